@@ -1,0 +1,122 @@
+"""The ``evalkit`` command: the only module here that prints or exits.
+
+Commands import what they need inside their bodies, so that ``evalkit --help`` loads neither torch
+nor pandas and ``evalkit report`` works where torch is not installed.
+
+Exit codes: 0 done, 2 usage error or unreadable input, 3 evalkit itself failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from evalkit.errors import InputError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERNAL_ERROR = 3
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for `yes | head -1` as well
+
+EXISTING_OR_NOT = click.Path(path_type=Path)  # the commands check themselves and say what to do
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
+@click.version_option(package_name="gpudiag", message="evalkit %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Evaluate any classification checkpoint, or anyone's table of predictions, honestly."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(EXIT_BAD_INPUT)
+
+
+@cli.command()
+@click.argument("table", type=EXISTING_OR_NOT)
+@click.option("--out", required=True, type=EXISTING_OR_NOT, help="Folder to write the report to.")
+@click.option("--label-column", default="label", show_default=True, help="True class.")
+@click.option("--prediction-column", default="prediction", show_default=True, help="Given class.")
+@click.option(
+    "--confidence-column",
+    help="Probability of the given class, in [0, 1]. [default: confidence, where there is one]",
+)
+@click.option(
+    "--classes",
+    "classes_file",
+    type=EXISTING_OR_NOT,
+    help="Text file with one class name per line, in class order. [default: those in TABLE]",
+)
+def report(
+    *,
+    table: Path,
+    out: Path,
+    label_column: str,
+    prediction_column: str,
+    confidence_column: str | None,
+    classes_file: Path | None,
+) -> None:
+    """Score a table of predictions.
+
+    TABLE is a CSV or Parquet file with one row per sample; it may be larger than memory.
+    """
+    from evalkit.predictions import evaluate_table, read_classes
+    from evalkit.report.text import as_text
+
+    evaluation = evaluate_table(
+        table,
+        label_column=label_column,
+        prediction_column=prediction_column,
+        confidence_column=confidence_column,
+        classes=read_classes(classes_file) if classes_file else None,
+    )
+    evaluation.save(out)
+    click.echo(as_text(evaluation))
+    click.echo(f"Written to {out}")
+
+
+def main() -> None:
+    """Run the command line and exit: errors are one line on standard error, never a traceback."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = cli.main(arguments, prog_name="evalkit", standalone_mode=False)
+        sys.stdout.flush()
+    except click.Abort:
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "evalkit"
+        return _complain(f"{error.format_message()} See '{command} --help'.", EXIT_BAD_INPUT)
+    except InputError as error:
+        return _complain(str(error), EXIT_BAD_INPUT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever is left is a bug of ours
+        return _internal_error(error)
+    return code if isinstance(code, int) else 0
+
+
+def _internal_error(error: Exception) -> int:
+    if os.environ.get("EVALKIT_DEBUG") == "1":
+        traceback.print_exception(error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return _complain(
+        f"internal error: {what} (this is a bug in evalkit: run the same command with "
+        "EVALKIT_DEBUG=1 and report the traceback)",
+        EXIT_INTERNAL_ERROR,
+    )
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"evalkit: {message}", err=True)
+    return code
