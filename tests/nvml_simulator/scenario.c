@@ -1,0 +1,134 @@
+#include "scenario.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_LINES = 16384, MAX_LINE_LENGTH = 4096, MAX_KEY_LENGTH = 256 };
+
+static struct {
+    char *key, *value;
+    int stars;
+} lines[MAX_LINES];
+static unsigned line_count;
+
+static char *trimmed(char *text)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    char *end = text + strlen(text);
+    while (end > text && isspace((unsigned char)end[-1]))
+        *--end = '\0';
+    return text;
+}
+
+static int add_line(char *line)
+{
+    line[strcspn(line, "#")] = '\0';
+    char *separator = strchr(line, '=');
+    if (!separator)
+        return *trimmed(line) ? UNKNOWN : SUCCESS;
+    if (line_count == MAX_LINES)
+        return UNKNOWN;
+    *separator = '\0';
+    lines[line_count].key = strdup(trimmed(line));
+    lines[line_count].value = strdup(trimmed(separator + 1));
+    lines[line_count].stars = 0;
+    for (const char *at = lines[line_count].key; (at = strchr(at, '*')); at++)
+        lines[line_count].stars++;
+    line_count++;
+    return SUCCESS;
+}
+
+int scenario_load(void)
+{
+    const char *path = getenv("NVML_SIMULATOR_SCENARIO");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    if (!file) {
+        fprintf(stderr, "NVML_SIMULATOR_SCENARIO must name a scenario file, got %s: %s\n",
+                path ? path : "nothing", path ? strerror(errno) : "it is not set");
+        return DRIVER_NOT_LOADED;
+    }
+    for (; line_count; line_count--) {
+        free(lines[line_count - 1].key);
+        free(lines[line_count - 1].value);
+    }
+    char line[MAX_LINE_LENGTH];
+    int code = SUCCESS;
+    while (!code && fgets(line, sizeof line, file))
+        code = add_line(line);
+    if (code)
+        fprintf(stderr, "%s: expected lines of 'key = value', got '%s'\n", path, line);
+    fclose(file);
+    return code;
+}
+
+/* Whether a key is what the pattern says, where a '*' stands for one part between dots. */
+static int matches(const char *pattern, const char *key)
+{
+    while (*pattern && *key) {
+        if (*pattern == '*') {
+            pattern++;
+            key += strcspn(key, ".");
+        } else if (*pattern++ != *key++) {
+            return 0;
+        }
+    }
+    return !*pattern && !*key;
+}
+
+/* The value of the line that names the key most closely, of equals the last; or NULL. */
+static const char *value_of(const char *key)
+{
+    const char *value = NULL;
+    int fewest_stars = MAX_KEY_LENGTH;
+    for (unsigned i = 0; i < line_count; i++) {
+        if (lines[i].stars <= fewest_stars && matches(lines[i].key, key)) {
+            value = lines[i].value;
+            fewest_stars = lines[i].stars;
+        }
+    }
+    return value;
+}
+
+int scenario_text(const Device *device, const char **text, const char *format, va_list arguments)
+{
+    char key[MAX_KEY_LENGTH] = "";
+    int length = 0;
+    if (device && device->mig == WHOLE_GPU)
+        length = snprintf(key, sizeof key, "gpu.%u.", device->gpu);
+    else if (device)
+        length = snprintf(key, sizeof key, "gpu.%u.mig.%d.", device->gpu, device->mig);
+    vsnprintf(key + length, sizeof key - length, format, arguments);
+
+    *text = value_of(key);
+    if (!*text)
+        return NOT_SUPPORTED;
+    if (!strcmp(*text, "crash"))
+        raise(SIGSEGV);
+    int code = 0, consumed = 0;
+    if (sscanf(*text, "error:%d", &code) == 1)
+        return code;
+    unsigned seconds = 0;
+    if (sscanf(*text, "hang:%u %n", &seconds, &consumed) == 1) {
+        for (unsigned left = seconds; left; left = sleep(left))
+            ;
+        *text += consumed;
+        return **text ? SUCCESS : TIMEOUT;
+    }
+    return SUCCESS;
+}
+
+int scenario_number(const char *text, unsigned long long *number)
+{
+    char *end;
+    *number = strtoull(text, &end, 0);
+    if (*text && !*end)
+        return SUCCESS;
+    fprintf(stderr, "NVML simulator: expected a number, got '%s'\n", text);
+    return UNKNOWN;
+}
