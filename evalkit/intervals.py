@@ -1,0 +1,95 @@
+"""How sure a fraction is: confidence intervals from counts, vectorised over classes."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from evalkit.errors import InputError
+
+CONFIDENCE_LEVEL = 0.95
+
+Bounds = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def wilson(
+    successes: npt.ArrayLike, trials: npt.ArrayLike, *, level: float = CONFIDENCE_LEVEL
+) -> Bounds:
+    """Wilson's score interval of a fraction.
+
+    It keeps close to its nominal coverage for few trials and for fractions near 0 and 1, where
+    the textbook interval collapses to a point.
+
+    Args:
+        successes: Counts, any shape; at most as many as *trials*.
+        trials: Counts, of a shape that broadcasts with *successes*.
+        level: Nominal coverage, between 0 and 1.
+
+    Returns:
+        Lower and upper bounds, fractions in [0, 1]; NaN where there are no trials.
+
+    Raises:
+        InputError: A count is negative, there are more successes than trials, or *level* is not
+            between 0 and 1.
+
+    Source:
+        Wilson, JASA 22 (1927) 209; Brown, Cai & DasGupta, Statistical Science 16 (2001) 101.
+
+    Example:
+        >>> low, high = wilson([2, 90], [2, 100])
+        >>> low.round(3), high.round(3)
+        (array([0.342, 0.826]), array([1.   , 0.945]))
+    """
+    k, n = np.broadcast_arrays(np.asarray(successes), np.asarray(trials))
+    if ((k < 0) | (k > n)).any():
+        first = int(np.flatnonzero((k < 0) | (k > n))[0])
+        raise InputError(
+            "successes must be between 0 and trials, "
+            f"got {k.flat[first]} successes in {n.flat[first]} trials"
+        )
+    if not 0 < level < 1:
+        raise InputError(f"level must be between 0 and 1, got {level}: 0.95 is usual")
+
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        center = (k + z2 / 2) / (n + z2)
+        half = np.sqrt(z2 * (k * (1 - k / n) + z2 / 4)) / (n + z2)  # NaN where n == 0
+    low = np.where(k == 0, 0.0, center - half)  # exact at the ends, whatever the rounding
+    high = np.where(k == n, 1.0, center + half)
+    return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
+
+
+def f1_interval(
+    hits: npt.ArrayLike,
+    support: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    *,
+    level: float = CONFIDENCE_LEVEL,
+) -> Bounds:
+    """Interval of a class's F1: Wilson's, on the Jaccard index, carried over.
+
+    Given the samples that carry the class on either side, U = support + predicted - hits, the hits
+    are binomial with the Jaccard index J as their probability, and F1 = 2 J / (1 + J).
+
+    Args:
+        hits: Samples of the class that were given the class, shape (C,).
+        support: Samples of the class, shape (C,).
+        predicted: Samples that were given the class, shape (C,).
+        level: Nominal coverage, between 0 and 1.
+
+    Returns:
+        Lower and upper bounds, fractions in [0, 1]; NaN for a class on neither side.
+
+    Source:
+        Lam, Gopal & Qian, arXiv 2309.14621 ("Wilson indirect").
+
+    Example:
+        >>> low, high = f1_interval([45], [50], [50])
+        >>> low.round(3), high.round(3)
+        (array([0.821]), array([0.946]))
+    """
+    union = np.asarray(support) + np.asarray(predicted) - np.asarray(hits)
+    low, high = wilson(hits, union, level=level)
+    return 2 * low / (1 + low), 2 * high / (1 + high)

@@ -1,0 +1,222 @@
+"""Scores as pure functions of counts. Nothing here knows about torch or devices."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evalkit.errors import InputError
+from evalkit.intervals import f1_interval, wilson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+AVERAGED = ("precision", "recall", "f1")
+ABSENT_CLASS_RULE = (
+    "scikit-learn's default: a class with neither samples nor predictions does not count; "
+    "an undefined precision or recall of any other class counts as 0"
+)
+
+Fractions = npt.NDArray[np.float64]
+
+
+def per_class_scores(confusion: pd.DataFrame) -> pd.DataFrame:
+    """Precision, recall and F1 of every class, with 95 % intervals.
+
+    Args:
+        confusion: Sample counts, shape (C, C). Rows are true classes, columns the given ones;
+            both axes carry the C class names in the same order.
+
+    Returns:
+        One row per class, in the order of *confusion* (index ``class``), with the columns
+
+        - ``precision``, ``recall``, ``f1``: fractions in [0, 1]; NaN where undefined, which is a
+          precision without predictions, a recall without samples, an F1 without either;
+        - each followed by its ``_low`` and ``_high``: Wilson's interval, for F1 by way of the
+          Jaccard index (`evalkit.intervals`);
+        - ``support``: number of samples whose true class this is;
+        - ``predicted``: number of samples that were given this class.
+
+    Raises:
+        InputError: The axes of *confusion* do not name the same classes in the same order, or it
+            holds anything but counts.
+
+    Example:
+        >>> confusion = pd.DataFrame([[3, 1], [0, 0]], ["cat", "dog"], ["cat", "dog"])
+        >>> per_class_scores(confusion)[["precision", "recall", "f1", "support", "predicted"]]
+               precision  recall        f1  support  predicted
+        class
+        cat          1.0    0.75  0.857143        4          3
+        dog          0.0     NaN  0.000000        0          1
+    """
+    counts = _counts(confusion)
+    hits = counts.diagonal()
+    support = counts.sum(axis=1)
+    predicted = counts.sum(axis=0)
+    precision_low, precision_high = wilson(hits, predicted)
+    recall_low, recall_high = wilson(hits, support)
+    f1_low, f1_high = f1_interval(hits, support, predicted)
+    return pd.DataFrame(
+        {
+            "precision": _ratio(hits, predicted),
+            "precision_low": precision_low,
+            "precision_high": precision_high,
+            "recall": _ratio(hits, support),
+            "recall_low": recall_low,
+            "recall_high": recall_high,
+            "f1": _ratio(2 * hits, support + predicted),
+            "f1_low": f1_low,
+            "f1_high": f1_high,
+            "support": support,
+            "predicted": predicted,
+        },
+        index=confusion.index.rename("class"),
+    )
+
+
+def overall_scores(confusion: pd.DataFrame) -> dict[str, Any]:
+    """The numbers for all classes together.
+
+    Args:
+        confusion: Sample counts, shape (C, C), as for `per_class_scores`.
+
+    Returns:
+        ``samples`` and ``classes`` (counts); ``accuracy`` with ``accuracy_low`` and
+        ``accuracy_high`` (Wilson, 95 %); ``balanced_accuracy`` (mean recall of the classes that
+        have samples); ``macro``, ``weighted`` and ``macro_over_all_classes`` (each precision,
+        recall and f1, the mean over classes; weighted by support); ``absent_class_rule`` (how
+        these treat classes that do not occur); ``mcc`` and ``kappa``. Fractions in [0, 1], the
+        last two in [-1, 1]; NaN where undefined, which for the last two is when only one class
+        occurs on a side.
+
+    Raises:
+        InputError: As for `per_class_scores`.
+
+    Source:
+        Gorodkin, Comput. Biol. Chem. 28 (2004) 367, for mcc; Cohen (1960) for kappa.
+
+    Example:
+        >>> confusion = pd.DataFrame([[3, 1], [0, 0]], ["cat", "dog"], ["cat", "dog"])
+        >>> scores = overall_scores(confusion)
+        >>> scores["accuracy"], scores["balanced_accuracy"], scores["macro"]["recall"]
+        (0.75, 0.75, 0.375)
+    """
+    counts = _counts(confusion)
+    hits, support, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    samples, right = int(support.sum()), int(hits.sum())
+    low, high = wilson(right, samples)
+    recall = _ratio(hits, support)
+    per_class = {
+        "precision": _ratio(hits, predicted),
+        "recall": recall,
+        "f1": _ratio(2 * hits, support + predicted),
+    }
+    occurs = (support + predicted > 0).astype(np.int64)
+    return {
+        "samples": samples,
+        "classes": len(counts),
+        "accuracy": right / samples if samples else math.nan,
+        "accuracy_low": float(low),
+        "accuracy_high": float(high),
+        "balanced_accuracy": _mean(recall, weights=(support > 0).astype(np.int64)),
+        "macro": {name: _mean(per_class[name], weights=occurs) for name in AVERAGED},
+        "weighted": {name: _mean(per_class[name], weights=support) for name in AVERAGED},
+        "macro_over_all_classes": {
+            name: _mean(per_class[name], weights=np.ones_like(support)) for name in AVERAGED
+        },
+        "absent_class_rule": ABSENT_CLASS_RULE,
+        **_agreement(right, support.tolist(), predicted.tolist()),
+    }
+
+
+def accuracy(
+    scores: npt.ArrayLike, labels: npt.ArrayLike, *, top: int | Sequence[int] = (1, 5)
+) -> dict[int, float]:
+    """Fraction of samples whose label is among the k best scores.
+
+    Args:
+        scores: Logits or probabilities, shape (N, C); anything NumPy can read, such as a CPU
+            tensor. Of equal scores the first is the better one, as for ``argmax``.
+        labels: True classes as columns of *scores*, integers in [0, C), shape (N,).
+        top: Which k. One that is C or more is always met.
+
+    Returns:
+        Fraction in [0, 1] for every k; NaN without samples.
+
+    Raises:
+        InputError: Shapes do not fit, a score is NaN, a label is not an integer in [0, C) or a k
+            is below 1.
+
+    Example:
+        >>> accuracy([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]], [1, 2], top=(1, 2, 3))
+        {1: 0.5, 2: 0.5, 3: 1.0}
+    """
+    table, truth = np.asarray(scores), np.asarray(labels)
+    ks = [top] if isinstance(top, int) else list(top)
+    if table.ndim != 2 or truth.shape != table.shape[:1]:  # noqa: PLR2004
+        raise InputError(
+            "scores and labels must have the shapes (N, C) and (N,), "
+            f"got {table.shape} and {truth.shape}"
+        )
+    if not ks or min(ks) < 1:
+        raise InputError(f"top must be 1 or more, got {top}")
+    if not len(truth):
+        return dict.fromkeys(ks, math.nan)
+    if truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= table.shape[1]:
+        raise InputError(
+            f"labels must be integers from 0 to {table.shape[1] - 1}, as scores has "
+            f"{table.shape[1]} columns, got {truth.dtype} from {truth.min()} to {truth.max()}"
+        )
+    if np.isnan(table).any():
+        first = int(np.isnan(table).any(axis=1).argmax())
+        raise InputError(f"scores must be numbers, got NaN, first in row {first}")
+
+    of_label = np.take_along_axis(table, truth[:, None].astype(np.int64), axis=1)  # (N, 1)
+    earlier = np.arange(table.shape[1]) < truth[:, None]  # (N, C)
+    rank = ((table > of_label) | ((table == of_label) & earlier)).sum(axis=1)  # (N,)
+    return {k: float((rank < k).mean()) for k in ks}
+
+
+def _counts(confusion: pd.DataFrame) -> npt.NDArray[np.int64]:
+    if not confusion.index.equals(confusion.columns):
+        raise InputError(
+            "confusion must name the same classes in the same order on both axes, "
+            f"got rows {list(confusion.index[:5])} and columns {list(confusion.columns[:5])}"
+        )
+    counts = confusion.to_numpy()
+    if counts.dtype.kind not in "iu":
+        raise InputError(f"confusion must hold counts, which are integers, got {counts.dtype}")
+    if counts.size and counts.min() < 0:
+        raise InputError(f"confusion must hold counts, got a negative one: {counts.min()}")
+    return counts.astype(np.int64, copy=False)
+
+
+def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> Fractions:
+    ratio = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=ratio, where=whole != 0)
+    return ratio
+
+
+def _mean(values: Fractions, *, weights: npt.NDArray[np.int64]) -> float:
+    """Weighted mean in which an undefined value counts as 0; NaN without any weight."""
+    total = int(weights.sum())
+    return float(np.nan_to_num(values) @ weights) / total if total else math.nan
+
+
+def _agreement(right: int, support: list[int], predicted: list[int]) -> dict[str, float]:
+    """MCC and kappa in exact integers: the products of 10 billion samples overflow int64."""
+    samples = sum(support)
+    by_chance = sum(true * given for true, given in zip(support, predicted, strict=True))
+    spread_true = samples**2 - sum(true**2 for true in support)
+    spread_given = samples**2 - sum(given**2 for given in predicted)
+    covariance = samples * right - by_chance
+    mcc, kappa = math.nan, math.nan
+    if spread_true and spread_given:
+        mcc = covariance / math.sqrt(spread_true * spread_given)
+    if samples**2 != by_chance:
+        kappa = covariance / (samples**2 - by_chance)
+    return {"mcc": mcc, "kappa": kappa}
