@@ -26,45 +26,62 @@ static char *trimmed(char *text)
     return text;
 }
 
-static int add_line(char *line)
+static int load(const char *path);
+
+static int add_line(char *line, const char *path)
 {
     line[strcspn(line, "#")] = '\0';
     char *separator = strchr(line, '=');
     if (!separator)
         return *trimmed(line) ? UNKNOWN : SUCCESS;
+    *separator = '\0';
+    const char *key = trimmed(line), *value = trimmed(separator + 1);
+    if (!strcmp(key, "include")) {
+        char included[MAX_LINE_LENGTH];
+        const char *name = strrchr(path, '/');
+        int folder_length = name ? name + 1 - path : 0;
+        snprintf(included, sizeof included, "%.*s%s.scenario", folder_length, path, value);
+        return load(included);
+    }
     if (line_count == MAX_LINES)
         return UNKNOWN;
-    *separator = '\0';
-    lines[line_count].key = strdup(trimmed(line));
-    lines[line_count].value = strdup(trimmed(separator + 1));
+    lines[line_count].key = strdup(key);
+    lines[line_count].value = strdup(value);
     lines[line_count].stars = 0;
-    for (const char *at = lines[line_count].key; (at = strchr(at, '*')); at++)
+    for (const char *at = key; (at = strchr(at, '*')); at++)
         lines[line_count].stars++;
     line_count++;
     return SUCCESS;
 }
 
-int scenario_load(void)
+static int load(const char *path)
 {
-    const char *path = getenv("NVML_SIMULATOR_SCENARIO");
-    FILE *file = path ? fopen(path, "r") : NULL;
+    FILE *file = fopen(path, "r");
     if (!file) {
-        fprintf(stderr, "NVML_SIMULATOR_SCENARIO must name a scenario file, got %s: %s\n",
-                path ? path : "nothing", path ? strerror(errno) : "it is not set");
-        return DRIVER_NOT_LOADED;
-    }
-    for (; line_count; line_count--) {
-        free(lines[line_count - 1].key);
-        free(lines[line_count - 1].value);
+        fprintf(stderr, "NVML simulator: cannot read scenario %s: %s\n", path, strerror(errno));
+        return UNKNOWN;
     }
     char line[MAX_LINE_LENGTH];
     int code = SUCCESS;
     while (!code && fgets(line, sizeof line, file))
-        code = add_line(line);
+        code = add_line(line, path);
     if (code)
-        fprintf(stderr, "%s: expected lines of 'key = value', got '%s'\n", path, line);
+        fprintf(stderr, "NVML simulator: %s: expected 'key = value', got '%s'\n", path, line);
     fclose(file);
     return code;
+}
+
+int scenario_load(void)
+{
+    const char *path = getenv("NVML_SIMULATOR_SCENARIO");
+    for (; line_count; line_count--) {
+        free(lines[line_count - 1].key);
+        free(lines[line_count - 1].value);
+    }
+    if (path)
+        return load(path);
+    fprintf(stderr, "NVML simulator: NVML_SIMULATOR_SCENARIO must name a scenario file\n");
+    return DRIVER_NOT_LOADED;
 }
 
 /* Whether a key is what the pattern says, where a '*' stands for one part between dots. */
@@ -106,6 +123,8 @@ int scenario_text(const Device *device, const char **text, const char *format, v
     vsnprintf(key + length, sizeof key - length, format, arguments);
 
     *text = value_of(key);
+    if (*text && !strcmp(*text, "missing"))
+        *text = NULL;
     if (!*text)
         return NOT_SUPPORTED;
     if (!strcmp(*text, "crash"))

@@ -33,8 +33,8 @@ int scenario_load(void);
 /* Finds the text behind a key: of the system where device is NULL, else of that device.
  *
  * A value "error:N" gives return code N, "hang:S" sleeps S seconds and gives TIMEOUT,
- * "hang:S text" sleeps and gives the text, "crash" ends the process with SIGSEGV, and
- * a key the scenario does not have gives NOT_SUPPORTED. */
+ * "hang:S text" sleeps and gives the text, and "crash" ends the process with SIGSEGV.
+ * A key the scenario does not have, or has as "missing", gives NOT_SUPPORTED and text NULL. */
 int scenario_text(const Device *device, const char **text, const char *format, va_list arguments);
 
 /* Reads a decimal or 0x number; UNKNOWN, with a line on stderr, where it is none. */

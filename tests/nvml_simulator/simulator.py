@@ -70,15 +70,27 @@ def scenario_path(scenario: str | Path) -> Path:
 
 
 def read(scenario: str | Path) -> dict[str, str]:
-    """The keys and values of a scenario, in the order of its lines."""
-    lines = [line.partition("#")[0] for line in scenario_path(scenario).read_text().splitlines()]
-    pairs = (line.partition("=") for line in lines if line.strip())
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    """The keys and values of a scenario and of those it includes, in the order of the lines."""
+    path = scenario_path(scenario)
+    values: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        key, _, value = (part.strip() for part in line.partition("#")[0].partition("="))
+        if key == "include":
+            values = _merged(values, read(path.with_name(f"{value}.scenario")))
+        elif key:
+            values = _merged(values, {key: value})
+    return values
+
+
+def _merged(values: Mapping[str, str], later: Mapping[str, str]) -> dict[str, str]:
+    """Later values go last, for the last of several lines that match is the one that counts."""
+    return {key: value for key, value in values.items() if key not in later} | dict(later)
 
 
 def absent_functions(scenario: str | Path) -> tuple[str, ...]:
-    """The functions that the scenario's driver does not have."""
-    return tuple(sorted(set(read(scenario).get("absent", "").split())))
+    """The functions that the scenario's driver does not have, by all keys that start "absent"."""
+    lists = (value for key, value in read(scenario).items() if key.startswith("absent"))
+    return tuple(sorted({name for names in lists for name in names.split()}))
 
 
 def changed(
@@ -102,12 +114,12 @@ def changed(
                 result[f"gpu.{gpu}.{field}"] = _renumbered(field, value, gpu)
     if gpus is not None:
         result["gpu_count"] = str(gpus)
-    return result | dict(changes)
+    return _merged(result, changes)
 
 
 def _renumbered(field: str, value: str, gpu: int) -> str:
     """What makes a GPU the one it is, made another's."""
-    if field.endswith("uuid"):
+    if re.search(r"\buuid$", field):
         return f"{value[:-4]}{gpu:04x}"
     if field == "serial":
         return f"{int(value) + 1000 * gpu}"
@@ -115,7 +127,7 @@ def _renumbered(field: str, value: str, gpu: int) -> str:
         return str(gpu)
     if field == "pci_bus_id":
         return f"{gpu:08X}{value[8:]}"
-    if field.startswith("process"):
+    if re.search(r"\bprocess", field):
         pid, _, rest = value.partition(" ")
         return f"{int(pid) + 1000 * gpu} {rest}"
     return value
