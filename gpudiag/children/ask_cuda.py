@@ -1,0 +1,31 @@
+"""Ask the CUDA driver library itself, without torch: its version, cuInit, the device count."""
+
+import ctypes
+import json
+
+
+def say(facts):
+    print(json.dumps(facts), flush=True)
+
+
+def main():
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        missing = {"missing": f"libcuda.so.1 cannot be loaded: {error}"}
+        names = ("cuda_driver_version", "cuda_init_code", "cuda_device_count", "libcuda_path")
+        say(dict.fromkeys(names, missing))
+        return
+    with open("/proc/self/maps") as maps:  # noqa: PTH123 - pathlib costs a tenth of this script
+        paths = [line.split()[-1] for line in maps if "/libcuda.so" in line]
+    say({"libcuda_path": paths[0] if paths else {"missing": "libcuda.so is not in the maps"}})
+    number = ctypes.c_int()
+    if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0:
+        say({"cuda_driver_version": f"{number.value // 1000}.{number.value % 1000 // 10}"})
+    code = cuda.cuInit(0)
+    say({"cuda_init_code": code})
+    if code == 0 and cuda.cuDeviceGetCount(ctypes.byref(number)) == 0:
+        say({"cuda_device_count": number.value})
+
+
+main()

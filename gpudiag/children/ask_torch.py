@@ -1,0 +1,143 @@
+"""Ask torch: what its files say, then what importing it gives, then what CUDA gives."""
+
+import importlib.util
+import json
+import os
+import re
+import sys
+import warnings
+
+
+def say(facts):
+    print(json.dumps(facts), flush=True)
+
+
+def version_on_disk():
+    """The facts that torch/version.py states, readable even where torch cannot be imported."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = spec.submodule_search_locations[0]
+    facts = {}
+    try:
+        with open(f"{folder}/version.py") as file:  # noqa: PTH123 - pathlib is not loaded yet
+            text = file.read()
+    except OSError as error:
+        return {"version": {"missing": f"torch/version.py: {error.strerror}"}}
+    for name, fact in (
+        ("__version__", "version"),
+        ("cuda", "cuda_version"),
+        ("hip", "hip_version"),
+    ):
+        found = re.search(rf"^{name}\b[^=\n]*=\s*(None|'([^']*)')", text, re.MULTILINE)
+        if found:
+            facts[fact] = found[2]
+    return facts
+
+
+def dotted(version):
+    """cuDNN's 90501 as 9.5.1 and 8902 as 8.9.2, NCCL's tuple as text."""
+    if version is None:
+        return None
+    if isinstance(version, tuple):
+        return ".".join(map(str, version))
+    major = 10_000 if version >= 90_000 else 1_000  # cuDNN 9 widened the number
+    return f"{version // major}.{version % major // 100}.{version % 100}"
+
+
+def build(torch):
+    nccl = None
+    if torch.version.cuda or torch.version.hip:
+        try:
+            nccl = dotted(torch.cuda.nccl.version())
+        except Exception as error:
+            nccl = {"missing": f"torch.cuda.nccl.version(): {error}"}
+    return {
+        "version": str(torch.__version__),
+        "cuda_version": torch.version.cuda,
+        "hip_version": torch.version.hip,
+        "cudnn_version": dotted(torch.backends.cudnn.version()),
+        "nccl_version": nccl,
+        "arch_list": list(torch.cuda.get_arch_list()) or built_architectures(torch),
+    }
+
+
+def built_architectures(torch):
+    """get_arch_list() is empty where no device is usable; the build's own flags still say it."""
+    flags = getattr(torch._C, "_cuda_getArchFlags", None)
+    return (flags() or "").split() if flags else []
+
+
+def cuda(torch):
+    """Availability, the reason when there is none, and the devices."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    error = "; ".join(str(warning.message) for warning in said) or None
+    if not available and error is None:
+        try:
+            torch.cuda.init()
+        except Exception as refusal:
+            error = str(refusal)
+    devices = []
+    if available:
+        try:
+            for index in range(torch.cuda.device_count()):
+                properties = torch.cuda.get_device_properties(index)
+                uuid = getattr(properties, "uuid", None)
+                devices.append(
+                    {
+                        "index": index,
+                        "name": properties.name,
+                        "uuid": f"GPU-{uuid}" if uuid else {"missing": "torch gives no UUID"},
+                        "compute_capability": [properties.major, properties.minor],
+                        "memory_total_bytes": properties.total_memory,
+                    }
+                )
+        except Exception as refusal:
+            error = str(refusal)
+    return {"cuda_available": available, "cuda_error": error, "devices": devices}
+
+
+def accelerator(torch):
+    module = getattr(torch, "accelerator", None)
+    if module is None:
+        return {"missing": "torch.accelerator came with torch 2.6"}
+    if not module.is_available():
+        return None
+    return str(module.current_accelerator())
+
+
+def main():
+    facts = version_on_disk()
+    if facts is None:
+        missing = {"missing": f"torch is not installed for {sys.executable}"}
+        say({"python": sys.executable, "import_error": missing, "version": missing})
+        return
+    say({"python": sys.executable, **facts})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            import torch
+        except BaseException as error:
+            say({"import_error": f"{type(error).__name__}: {error}"})
+            return
+    say({"import_error": None, "import_warnings": [str(warning.message) for warning in said]})
+    for part in (build, cuda):
+        try:
+            say(part(torch))
+        except Exception as error:
+            say({"cuda_error": f"{type(error).__name__}: {error}"})
+    say(
+        {
+            "allocator_backend": torch.cuda.get_allocator_backend()
+            if torch.version.cuda
+            else {"missing": "not a CUDA build"},
+            "allocator_settings": os.environ.get("PYTORCH_ALLOC_CONF")
+            or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
+            "accelerator": accelerator(torch),
+        }
+    )
+
+
+main()

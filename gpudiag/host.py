@@ -1,0 +1,197 @@
+"""The only door to the machine: run a program, read a file, list a folder, the environment.
+
+Everything that can fail gives a `Missing` with the reason, never an exception, so that a probe
+reads from top to bottom. ``root=`` moves every absolute path below a folder, for tests.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpudiag.snapshot import Missing
+
+LARGEST_FILE_BYTES = 4 * 2**20  # a kernel log or package metadata; anything larger is not for us
+GRACE_AFTER_KILL_S = 0.5  # a process in uninterruptible sleep does not die; do not wait for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """A program that ran: its output (whatever came before a kill) and how it ended."""
+
+    stdout: str
+    stderr: str
+    exit_code: int | None  # None: killed at its time limit
+    timeout_s: float
+
+    @property
+    def failure(self) -> str | None:
+        """How the program failed in words, None if it exited with 0."""
+        if self.exit_code is None:
+            return f"no answer within {self.timeout_s:g} s"
+        if self.exit_code < 0:
+            return f"killed by signal {-self.exit_code} ({_signal_name(-self.exit_code)})"
+        return f"exit code {self.exit_code}" if self.exit_code else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """This machine, or a tree of files that stands in for one."""
+
+    root: Path = Path("/")
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def path(self, path: str) -> Path:
+        """Where the machine's absolute *path* really lies."""
+        return self.root / path.lstrip("/")
+
+    def run(self, *command: str, timeout_s: float) -> Completed | Missing:
+        """Run a program, without a shell, for at most *timeout_s* seconds."""
+        program = shutil.which(command[0], path=self.environment.get("PATH", os.defpath))
+        if program is None:
+            return Missing(f"{command[0]} not found on PATH")
+        try:
+            process = subprocess.Popen(  # noqa: S603 - fixed programs, no shell
+                [program, *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(self.environment),
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Missing(f"{command[0]} cannot be run: {error.strerror}")
+        exit_code: int | None
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+            exit_code = process.returncode
+        except subprocess.TimeoutExpired:
+            stdout, stderr = _kill(process)
+            exit_code = None
+        return Completed(stdout=stdout, stderr=stderr, exit_code=exit_code, timeout_s=timeout_s)
+
+    def run_python(self, script: Path, *arguments: str, timeout_s: float) -> Completed | Missing:
+        """Run a script with this interpreter as the user would: same packages, same paths."""
+        return self.run(sys.executable, str(script), *arguments, timeout_s=timeout_s)
+
+    def run_python_bare(
+        self, script: Path, *arguments: str, timeout_s: float
+    ) -> Completed | Missing:
+        """Run a script with the standard library alone, which starts in a third of the time."""
+        return self.run(sys.executable, "-I", "-S", str(script), *arguments, timeout_s=timeout_s)
+
+    def read(self, path: str) -> str | Missing:
+        """The text of a small file."""
+        try:
+            with self.path(path).open("rb") as file:
+                return file.read(LARGEST_FILE_BYTES).decode(errors="replace")
+        except OSError as error:
+            return Missing(f"{path}: {error.strerror}")
+
+    def read_bytes(self, path: str) -> bytes | Missing:
+        """The bytes of a small file."""
+        try:
+            with self.path(path).open("rb") as file:
+                return file.read(LARGEST_FILE_BYTES)
+        except OSError as error:
+            return Missing(f"{path}: {error.strerror}")
+
+    def read_log(self, path: str) -> tuple[str, ...] | Missing:
+        """The records of a log device such as /dev/kmsg, without waiting for new ones."""
+        try:
+            descriptor = os.open(self.path(path), os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            return Missing(f"{path}: {error.strerror}")
+        records: list[str] = []
+        try:
+            while record := os.read(descriptor, 8192):
+                records.extend(record.decode(errors="replace").splitlines())
+        except BlockingIOError:
+            pass  # the end of what the kernel has so far
+        except OSError as error:
+            if not records:
+                return Missing(f"{path}: {error.strerror}")
+        finally:
+            os.close(descriptor)
+        return tuple(records)
+
+    def names(self, folder: str) -> tuple[str, ...] | Missing:
+        """The sorted names in a folder."""
+        try:
+            return tuple(sorted(os.listdir(self.path(folder))))  # noqa: PTH208 - names, not paths
+        except OSError as error:
+            return Missing(f"{folder}: {error.strerror}")
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or folder, followed through links."""
+        return self.path(path).exists()
+
+    def link_target_name(self, path: str) -> str | None:
+        """The last part of what a symbolic link points to, None if it is no link."""
+        try:
+            return self.path(path).readlink().name
+        except OSError:
+            return None
+
+    def usable(self, path: str) -> bool:
+        """Whether this user may read and write the file."""
+        return os.access(self.path(path), os.R_OK | os.W_OK)
+
+    def owner(self, path: str) -> str | Missing:
+        """The user that owns a file, by name where there is one."""
+        try:
+            return self.path(path).owner()
+        except KeyError:
+            return str(self.path(path).stat().st_uid)
+        except OSError as error:
+            return Missing(f"{path}: {error.strerror}")
+
+    def capacity_bytes(self, path: str) -> tuple[int, int] | Missing:
+        """Total and used bytes of the file system that holds *path*."""
+        try:
+            stats = os.statvfs(self.path(path))
+        except OSError as error:
+            return Missing(f"{path}: {error.strerror}")
+        return stats.f_blocks * stats.f_frsize, (stats.f_blocks - stats.f_bfree) * stats.f_frsize
+
+    def open_files_limit(self) -> int:
+        """The soft limit on open files of this process (RLIMIT_NOFILE)."""
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def cpu_affinity_count(self) -> int | Missing:
+        """The number of CPUs that this process may run on."""
+        if not hasattr(os, "sched_getaffinity"):
+            return Missing("CPU affinity is not known on this operating system")
+        return len(os.sched_getaffinity(0))
+
+    def is_root(self) -> bool:
+        """Whether this process has the rights of root."""
+        return os.geteuid() == 0
+
+
+def _kill(process: subprocess.Popen[str]) -> tuple[str, str]:
+    os.killpg(process.pid, signal.SIGKILL)
+    try:
+        return process.communicate(timeout=GRACE_AFTER_KILL_S)
+    except subprocess.TimeoutExpired as late:
+        return _text(late.stdout), _text(late.stderr)
+
+
+def _text(output: str | bytes | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

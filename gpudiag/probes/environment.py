@@ -1,0 +1,102 @@
+"""Environment variables: those on the allow-list, and names that are close to a known one."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from gpudiag.host import Host
+from gpudiag.snapshot import Environment, Misspelling, Variable
+
+ALLOWED_PREFIXES = ("CUDA_", "NVIDIA_", "PYTORCH_", "TORCH_", "NCCL_", "OMP_", "MKL_", "SLURM_", "HIP_", "ROCR_")
+ALLOWED_NAMES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV", "CONDA_PREFIX")
+SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+
+# The variables that a misspelling can miss; each is read by CUDA, torch or NCCL.
+KNOWN = (
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_LAUNCH_BLOCKING",
+    "CUDA_MODULE_LOADING",
+    "CUDA_CACHE_PATH",
+    "CUDA_HOME",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "NVIDIA_TF32_OVERRIDE",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING",
+    "TORCH_CUDA_ARCH_LIST",
+    "TORCH_USE_CUDA_DSA",
+    "NCCL_DEBUG",
+    "NCCL_P2P_DISABLE",
+    "NCCL_IB_DISABLE",
+    "NCCL_SOCKET_IFNAME",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+)
+# Real names that are near one of the above and mean something else.
+NOT_MISSPELT = (
+    "CUDA_PATH",
+    "CUDA_ROOT",
+    "CUDA_CACHE_DISABLE",
+    "CUDA_CACHE_MAXSIZE",
+    "CUDA_VERSION",
+    "NVIDIA_REQUIRE_CUDA",
+    "NVIDIA_PRODUCT_NAME",
+    "LD_RUN_PATH",
+    "LIBRARY_PATH",
+    "NCCL_VERSION",
+    "NCCL_SHM_DISABLE",
+    "NCCL_NVLS_ENABLE",
+    "NCCL_DEBUG_FILE",
+    "NCCL_DEBUG_SUBSYS",
+    "NCCL_IB_HCA",
+    "NCCL_HOME",
+    "MKL_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ZE_VISIBLE_DEVICES",
+)
+SIMILARITY = 0.86  # CUDA_VIDIBLE_DEVICES scores 0.95, CUDA_VISIBLE_DEVICE 0.97, CUDA_PATH 0.6
+
+
+def environment(host: Host, limit_s: float) -> Environment:  # noqa: ARG001 - no outside call
+    """The variables that matter, never the value of one that may hold a secret."""
+    names = sorted(host.environment)
+    return Environment(
+        variables=tuple(
+            Variable(name=name, value=host.environment[name]) for name in names if is_allowed(name)
+        ),
+        misspelt=tuple(
+            Misspelling(name=name, meant=meant, value=host.environment[name])
+            for name in names
+            if (meant := meant_by(name)) is not None
+        ),
+    )
+
+
+def is_allowed(name: str) -> bool:
+    """Whether the value of a variable may be recorded.
+
+    Example:
+        >>> is_allowed("CUDA_VISIBLE_DEVICES"), is_allowed("NVIDIA_API_KEY"), is_allowed("HOME")
+        (True, False, False)
+    """
+    if any(word in name.upper() for word in SECRET_WORDS):
+        return False
+    return name in ALLOWED_NAMES or name.startswith(ALLOWED_PREFIXES)
+
+
+def meant_by(name: str) -> str | None:
+    """The known variable that *name* misspells, None if it misspells none.
+
+    Example:
+        >>> meant_by("CUDA_VIDIBLE_DEVICES"), meant_by("cuda_visible_devices")
+        ('CUDA_VISIBLE_DEVICES', 'CUDA_VISIBLE_DEVICES')
+        >>> meant_by("CUDA_VISIBLE_DEVICES") is None, meant_by("CUDA_PATH") is None
+        (True, True)
+    """
+    if name in KNOWN or name in NOT_MISSPELT or any(word in name for word in SECRET_WORDS):
+        return None
+    return next(iter(get_close_matches(name.upper(), KNOWN, n=1, cutoff=SIMILARITY)), None)

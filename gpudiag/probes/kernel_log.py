@@ -1,0 +1,65 @@
+"""The NVIDIA driver's lines in the kernel log, from what is readable without root."""
+
+from __future__ import annotations
+
+import re
+
+from gpudiag.host import Completed, Host
+from gpudiag.snapshot import KernelEvent, KernelLog, Missing
+
+OF_INTEREST = re.compile(r"NVRM|nvidia|nouveau", re.IGNORECASE)
+XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)")
+NEWEST = 200  # lines kept: a GPU that falls off the bus writes thousands
+
+
+def kernel_log(host: Host, limit_s: float) -> KernelLog:
+    """Xid events and other lines of the driver, oldest first."""
+    reasons = []
+    for source, lines in (
+        ("/dev/kmsg", _kmsg(host)),
+        ("journalctl -k", _journal(host, limit_s)),
+    ):
+        if isinstance(lines, Missing):
+            reasons.append(lines.missing)
+            continue
+        events = tuple(_event(time, text) for time, text in lines if OF_INTEREST.search(text))
+        return KernelLog(source=source, events=events[-NEWEST:])
+    return KernelLog.missing("no kernel log is readable: " + "; ".join(reasons))
+
+
+def _kmsg(host: Host) -> list[tuple[str | None, str]] | Missing:
+    records = host.read_log("/dev/kmsg")
+    if isinstance(records, Missing):
+        return records
+    lines: list[tuple[str | None, str]] = []
+    for record in records:
+        header, separator, text = record.partition(";")
+        fields = header.split(",")
+        if separator and len(fields) > 2 and fields[2].isdigit():  # noqa: PLR2004 - µs since boot
+            lines.append((f"{int(fields[2]) / 1e6:.0f} s after boot", text))
+    return lines
+
+
+def _journal(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missing:
+    outcome = host.run(
+        "journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-iso", timeout_s=limit_s
+    )
+    if not isinstance(outcome, Completed):
+        return outcome
+    if outcome.failure is not None or not outcome.stdout.strip():
+        return Missing(f"journalctl -k: {outcome.failure or 'no lines that this user may read'}")
+    lines: list[tuple[str | None, str]] = []
+    for line in outcome.stdout.splitlines():
+        time, _, text = line.partition(" kernel: ")
+        lines.append((time.split(" ")[0], text))
+    return lines
+
+
+def _event(time: str | None, text: str) -> KernelEvent:
+    found = XID.search(text)
+    return KernelEvent(
+        text=text.strip(),
+        time=time,
+        xid=int(found[2]) if found else None,
+        pci_address=found[1] if found else None,
+    )

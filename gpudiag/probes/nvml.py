@@ -1,0 +1,73 @@
+"""NVML, asked in a process of its own through nvidia-ml-py: one handle for the whole run."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpudiag.host import Host
+from gpudiag.probes.child import CHILDREN, spoken
+from gpudiag.snapshot import Gpu, GpuProcess, Missing, Nvml, known_or
+
+
+def nvml(host: Host, limit_s: float) -> Nvml:
+    """What NVML knows; a GPU that hangs or crashes it costs only itself and those after it."""
+    binding = find_spec("pynvml")
+    if binding is None or binding.origin is None:
+        return Nvml.missing("nvidia-ml-py is not installed: pip install nvidia-ml-py")
+    folder = Path(binding.origin).parent
+    if binding.submodule_search_locations:
+        folder = folder.parent
+    outcome = host.run_python_bare(CHILDREN / "ask_nvml.py", str(folder), timeout_s=limit_s)
+    objects, failure = spoken(outcome)
+    if not objects:
+        return Nvml.missing(f"NVML could not be asked: {failure or 'it said nothing'}")
+    first, *rest = objects
+    if first["init_code"] != 0:
+        message = first["init_message"]
+        reason = f"NVML did not start: {message} (NVML {first['init_code']})"
+        return Nvml.missing(reason, init_code=first["init_code"], init_message=message)
+    count = first.pop("gpu_count")
+    if isinstance(count, dict):
+        return msgspec.convert(first | {"gpus": count}, Nvml)
+    gpus = [_gpu(said["gpu"]) for said in rest if "gpu" in said]
+    gpus += [
+        Gpu.missing(f"NVML was asked and did not answer: {failure}", index=index)
+        for index in range(len(gpus), count)
+    ]
+    owned = tuple(_with_owners(gpu, host) for gpu in gpus)
+    return msgspec.structs.replace(msgspec.convert(first, Nvml), gpus=owned)
+
+
+def _gpu(said: dict[str, Any]) -> Gpu:
+    if "unreachable" in said:
+        return Gpu.missing(
+            said["unreachable"], index=said["index"], error_codes=tuple(said["error_codes"])
+        )
+    return msgspec.convert(said, Gpu)
+
+
+def _with_owners(gpu: Gpu, host: Host) -> Gpu:
+    processes = known_or(gpu.processes, ())
+    if not processes:
+        return gpu
+    return msgspec.structs.replace(
+        gpu, processes=tuple(_with_owner(process, host) for process in processes)
+    )
+
+
+def _with_owner(process: GpuProcess, host: Host) -> GpuProcess:
+    folder = f"/proc/{process.pid}"
+    if not host.exists(folder):
+        reason = Missing(f"process {process.pid} is not in this PID namespace")
+        return msgspec.structs.replace(process, visible=False, name=reason, user=reason)
+    name = host.read(f"{folder}/comm")
+    return msgspec.structs.replace(
+        process,
+        visible=True,
+        name=name.strip() if isinstance(name, str) else name,
+        user=host.owner(folder),
+    )

@@ -1,0 +1,105 @@
+"""Installed distributions, read from their metadata and version files: nothing is imported."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from gpudiag.host import Host
+from gpudiag.snapshot import Missing, Package, Packages, Requirement
+
+OF_INTEREST = re.compile(
+    r"torch.*|numpy|nvidia-.*|triton.*|pytorch-triton.*|pynvml|safetensors|cupy.*"
+    r"|xformers|flash-attn|bitsandbytes|vllm|transformers|lightning|timm|gpudiag"
+)
+TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+METADATA_FOLDER = re.compile(r"(.+?)-(\d[^-]*)\.(?:dist-info|egg-info)")
+VERSION_LINE = re.compile(r"^__version__\b[^=\n]*=\s*['\"]([^'\"]+)", re.MULTILINE)
+
+
+def packages(host: Host, limit_s: float) -> Packages:  # noqa: ARG001 - reads a few folders
+    """What is installed beside this interpreter, and what torch's family requires of it."""
+    folders = [folder for folder in dict.fromkeys(sys.path) if folder.startswith("/")]
+    installed = tuple(package for folder in folders for package in in_folder(host, folder))
+    return Packages(
+        installed=installed,
+        requirements=requirements(host, installed),
+        environment_kind=_environment_kind(host),
+        prefix=sys.prefix,
+    )
+
+
+def in_folder(host: Host, folder: str) -> list[Package]:
+    """The distributions of interest whose metadata lie in *folder*."""
+    names = host.names(folder)
+    if isinstance(names, Missing):
+        return []
+    found = []
+    for entry in names:
+        match = METADATA_FOLDER.fullmatch(entry)
+        if match and OF_INTEREST.fullmatch(name := normalized(match[1])):
+            build = _build(host, f"{folder}/{name}") if name in TORCH_FAMILY else None
+            found.append(Package(name=name, version=match[2], folder=folder, build=build))
+    return found
+
+
+def requirements(host: Host, installed: tuple[Package, ...]) -> tuple[Requirement, ...]:
+    """What torch, torchvision and torchaudio require of one another and of nvidia-* wheels."""
+    by_name = {package.name: package for package in reversed(installed)}  # the first on sys.path
+    found = []
+    for name in TORCH_FAMILY:
+        if (package := by_name.get(name)) is not None:
+            metadata = host.read(f"{package.folder}/{name}-{package.version}.dist-info/METADATA")
+            if isinstance(metadata, str):
+                found += _requirements_in(metadata, name, by_name)
+    return tuple(found)
+
+
+def _requirements_in(metadata: str, name: str, by_name: dict[str, Package]) -> list[Requirement]:
+    from packaging.requirements import InvalidRequirement
+    from packaging.requirements import Requirement as Parsed
+
+    found = []
+    for text in re.findall(r"^Requires-Dist: (.*)$", metadata.partition("\n\n")[0], re.MULTILINE):
+        try:
+            parsed = Parsed(text)
+        except InvalidRequirement:
+            continue
+        required = normalized(parsed.name)
+        applies = parsed.marker is None or parsed.marker.evaluate({"extra": ""})
+        if not applies or not OF_INTEREST.fullmatch(required) or required == "numpy":
+            continue
+        other = by_name.get(required)
+        found.append(
+            Requirement(
+                package=name,
+                requires=required,
+                specifier=str(parsed.specifier),
+                installed=other.version if other else None,
+                satisfied=other is not None
+                and parsed.specifier.contains(other.version, prereleases=True),
+            )
+        )
+    return found
+
+
+def _build(host: Host, package_folder: str) -> str | None:
+    text = host.read(f"{package_folder}/version.py")
+    found = VERSION_LINE.search(text) if isinstance(text, str) else None
+    return found[1] if found else None
+
+
+def _environment_kind(host: Host) -> str:
+    if host.exists(f"{sys.prefix}/conda-meta"):
+        return "conda"
+    return "venv" if sys.prefix != sys.base_prefix else "system"
+
+
+def normalized(name: str) -> str:
+    """The name of a distribution as PyPI compares it.
+
+    Example:
+        >>> normalized("nvidia_ml_py"), normalized("Torch.Vision")
+        ('nvidia-ml-py', 'torch-vision')
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()

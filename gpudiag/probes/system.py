@@ -1,0 +1,101 @@
+"""The machine around the GPUs: operating system, limits, shared memory, container."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+
+from gpudiag.host import Host
+from gpudiag.snapshot import Missing, System
+
+KIB = 1024
+NO_LIMIT_BYTES = 2**60  # cgroup v1 writes 2^63 less a page where there is no limit
+
+
+def system(host: Host, limit_s: float) -> System:  # noqa: ARG001 - reads a few small files
+    """The system's facts, each read for itself."""
+    shm = host.capacity_bytes("/dev/shm")  # noqa: S108 - its size is the fact
+    return System(
+        os_name=_os_name(host),
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        python_version=platform.python_version(),
+        cpu_count=os.cpu_count() or Missing("the number of CPUs is not known"),
+        cpu_affinity_count=host.cpu_affinity_count(),
+        cpu_quota=_cpu_quota(host),
+        memory_total_bytes=_memory_total(host),
+        memory_limit_bytes=_memory_limit(host),
+        shm_total_bytes=shm if isinstance(shm, Missing) else shm[0],
+        shm_used_bytes=shm if isinstance(shm, Missing) else shm[1],
+        open_files_limit=host.open_files_limit(),
+        container=_container(host),
+        wsl=_wsl(host),
+        scheduler=_scheduler(host),
+        is_root=host.is_root(),
+    )
+
+
+def _os_name(host: Host) -> str | Missing:
+    text = host.read("/etc/os-release")
+    if isinstance(text, Missing):
+        return text
+    found = re.search(r'^PRETTY_NAME="?([^"\n]*)"?$', text, re.MULTILINE)
+    return found[1] if found else Missing("/etc/os-release: no PRETTY_NAME")
+
+
+def _cpu_quota(host: Host) -> float | None | Missing:
+    text = host.read("/sys/fs/cgroup/cpu.max")
+    if isinstance(text, str):
+        quota, _, period = text.partition(" ")
+        return None if quota == "max" else int(quota) / int(period)
+    quota_v1 = host.read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+    period_v1 = host.read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    if isinstance(quota_v1, Missing) or isinstance(period_v1, Missing):
+        return text
+    return None if int(quota_v1) < 0 else int(quota_v1) / int(period_v1)
+
+
+def _memory_total(host: Host) -> int | Missing:
+    text = host.read("/proc/meminfo")
+    if isinstance(text, Missing):
+        return text
+    found = re.search(r"^MemTotal:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * KIB if found else Missing("/proc/meminfo: no MemTotal")
+
+
+def _memory_limit(host: Host) -> int | None | Missing:
+    text = host.read("/sys/fs/cgroup/memory.max")
+    if isinstance(text, Missing):
+        text = host.read("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    if isinstance(text, Missing):
+        return text
+    if text.strip() == "max" or int(text) >= NO_LIMIT_BYTES:
+        return None
+    return int(text)
+
+
+def _container(host: Host) -> str | None:
+    if "KUBERNETES_SERVICE_HOST" in host.environment:
+        return "kubernetes"
+    if host.exists("/run/.containerenv"):
+        return "podman"
+    if host.exists("/.dockerenv"):
+        return "docker"
+    if "APPTAINER_CONTAINER" in host.environment or "SINGULARITY_CONTAINER" in host.environment:
+        return "apptainer"
+    cgroup = host.read("/proc/1/cgroup")
+    found = re.search(r"docker|kubepods|lxc|containerd", cgroup) if isinstance(cgroup, str) else None
+    return found[0] if found else host.environment.get("container")
+
+
+def _wsl(host: Host) -> bool | Missing:
+    text = host.read("/proc/version")
+    return text if isinstance(text, Missing) else "microsoft" in text.lower()
+
+
+def _scheduler(host: Host) -> str | None:
+    for variable, name in (("SLURM_JOB_ID", "slurm"), ("PBS_JOBID", "pbs"), ("LSB_JOBID", "lsf")):
+        if variable in host.environment:
+            return name
+    return None

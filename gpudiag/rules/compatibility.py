@@ -1,0 +1,92 @@
+"""Which driver runs which CUDA build, which build runs which GPU, and the wheel that fits both.
+
+Sources: docs.nvidia.com/deploy/cuda-compatibility (drivers), docs.nvidia.com/cuda/cuda-c-programming-guide
+(binary and PTX compatibility), the architecture lists of the published torch wheels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+Capability = tuple[int, int]
+
+# The first driver branch that runs any CUDA build of a major version.
+MINIMUM_DRIVER = {11: 450, 12: 525, 13: 580}
+# Tegra and Jetson parts: a build for a discrete GPU of the same major version leaves them out.
+INTEGRATED: frozenset[Capability] = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0)})
+
+
+class Wheel(NamedTuple):
+    """A published CUDA build of torch: the pip requirement, its index, and what it runs on."""
+
+    torch: str
+    tag: str
+    minimum_driver: int
+    capabilities: tuple[Capability, Capability]  # lowest and highest
+
+
+# Newest first: the first that fits is the one to install.
+WHEELS = (
+    Wheel("torch", "cu130", 580, ((7, 5), (12, 1))),
+    Wheel("torch", "cu126", 525, ((5, 0), (9, 0))),
+    Wheel("torch==2.9.1", "cu128", 525, ((7, 0), (12, 1))),
+    Wheel("torch==2.7.1", "cu118", 450, ((5, 0), (9, 0))),
+)
+
+
+def wheel_for(driver_major: int, capabilities: Iterable[Capability]) -> Wheel | None:
+    """The newest published wheel that this driver and all these GPUs can run.
+
+    Example:
+        >>> wheel_for(550, [(9, 0)]).tag, wheel_for(580, [(12, 0)]).tag, wheel_for(580, [(6, 1)]).tag
+        ('cu126', 'cu130', 'cu126')
+        >>> wheel_for(390, [(6, 1)]) is None
+        True
+    """
+    wanted = list(capabilities)
+    for wheel in WHEELS:
+        lowest, highest = wheel.capabilities
+        if driver_major >= wheel.minimum_driver and all(lowest <= c <= highest for c in wanted):
+            return wheel
+    return None
+
+
+def support(capability: Capability, arch_list: Sequence[str]) -> str | None:
+    """How a build runs on a GPU: "cubin" (at once), "ptx" (compiled at first use) or not (None).
+
+    A cubin ``sm_XY`` runs on the same major version with an equal or higher minor one (``sm_86``
+    on 8.9), an ``a`` build on its own capability only; PTX ``compute_XY`` on anything later.
+
+    Example:
+        >>> support((8, 9), ["sm_80", "sm_86"]), support((12, 0), ["sm_80", "compute_90"])
+        ('cubin', 'ptx')
+        >>> support((12, 0), ["sm_80", "sm_90"]) is None
+        True
+    """
+    ptx = False
+    for architecture in arch_list:
+        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
+        if not found:
+            continue
+        kind, major, minor, variant = found[1], int(found[2]), int(found[3]), found[4]
+        built_for = (major, minor)
+        if kind == "sm":
+            exact = variant == "a" or capability in INTEGRATED or built_for in INTEGRATED
+            runs = major == capability[0] and minor <= capability[1]
+            if built_for == capability or (runs and not exact):
+                return "cubin"
+        elif capability >= built_for and not variant:
+            ptx = True
+    return "ptx" if ptx else None
+
+
+def major(version: str) -> int:
+    """The leading number of a version.
+
+    Example:
+        >>> major("550.54.15"), major("12.4")
+        (550, 12)
+    """
+    return int(version.partition(".")[0])

@@ -1,0 +1,268 @@
+"""GD4xx: the GPU itself: lost, damaged, too hot, held back."""
+
+from __future__ import annotations
+
+from gpudiag.finding import Finding, Severity, gpu_rule, rule
+from gpudiag.snapshot import Gpu, Snapshot, known, known_or
+
+NVML_GPU_IS_LOST = 15
+NVML_RESET_REQUIRED = 16
+NVML_UNKNOWN = 999
+
+# Bits of nvmlClocksEventReasons.
+SW_POWER_CAP = 0x4
+HW_SLOWDOWN = 0x8
+SW_THERMAL = 0x20
+HW_THERMAL = 0x40
+POWER_BRAKE = 0x80
+EVENT_REASONS = (
+    "https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html"
+)
+XID_CATALOGUE = "https://docs.nvidia.com/deploy/xid-errors/"
+ROW_REMAPPING = "https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/"
+
+COLDEST_CELSIUS = 1  # a sensor that reads 0 or less reads nothing
+HOTTEST_CELSIUS = 130  # silicon is switched off long before
+POWER_LIMIT_TOLERANCE_WATTS = 1.0  # limits are set in whole watts
+
+# Xid events that mean the GPU or its memory, not the program that ran on it.
+GRAVE_XIDS = {
+    48: "double-bit ECC error",
+    63: "a memory row was marked for remapping",
+    64: "a memory row could not be remapped",
+    74: "NVLink error",
+    79: "the GPU has fallen off the bus",
+    94: "contained ECC error",
+    95: "uncontained ECC error",
+    119: "the GPU's system processor (GSP) did not answer",
+    120: "the GPU's system processor (GSP) failed",
+}
+
+
+@gpu_rule("GD401", Severity.ERROR, "https://github.com/NVIDIA/open-gpu-kernel-modules/issues/507")
+def gpu_lost(gpu: Gpu) -> Finding | None:
+    """A GPU is lost.
+
+    The driver knows the GPU and cannot reach it any more: it has "fallen off the bus". Power,
+    heat, a riser cable or the slot are the usual reasons, the GPU itself the next.
+    """
+    codes = known(gpu.error_codes)
+    lost = {NVML_GPU_IS_LOST, NVML_UNKNOWN}.intersection(codes)
+    if not lost:
+        return None
+    return Finding(
+        evidence=(
+            f"GPU {gpu.index} does not answer: NVML {', '.join(map(str, sorted(lost)))} "
+            f"({'GPU is lost' if NVML_GPU_IS_LOST in lost else 'unknown error'})",
+        ),
+        cause="programs on this GPU are dead, and on many machines no new CUDA program starts",
+        fix="sudo dmesg | grep -i xid, then power the machine off and on; if it comes back, check "
+        "power cables, cooling and the slot, and ask for a replacement",
+    )
+
+
+@gpu_rule("GD402", Severity.ERROR, XID_CATALOGUE)
+def reset_required(gpu: Gpu) -> Finding | None:
+    """A GPU must be reset before it can be used.
+
+    NVML answers with code 16 since an error that only a reset clears.
+    """
+    if NVML_RESET_REQUIRED not in known(gpu.error_codes):
+        return None
+    return Finding(
+        evidence=(f"GPU {gpu.index}: NVML {NVML_RESET_REQUIRED} (reset required)",),
+        cause="every CUDA call on this GPU fails until it is reset",
+        fix=f"end the programs on it, then sudo nvidia-smi --gpu-reset -i {gpu.index}, or reboot",
+    )
+
+
+@gpu_rule("GD403", Severity.WARNING, ROW_REMAPPING)
+def row_remap_pending(gpu: Gpu) -> Finding | None:
+    """A damaged memory row waits for a reset to be replaced.
+
+    The GPU found a faulty row and has a spare for it, which is put in place at the next reset.
+    """
+    if not known(gpu.row_remap_pending):
+        return None
+    return Finding(
+        evidence=(
+            f"GPU {gpu.index}: row remap pending",
+            f"uncorrectable rows so far: {known_or(gpu.rows_remapped_uncorrectable, 0)}",
+        ),
+        cause="until then the damaged row may be used again and end the program that meets it",
+        fix=f"when it is free: sudo nvidia-smi --gpu-reset -i {gpu.index}, or reboot",
+    )
+
+
+@gpu_rule("GD404", Severity.ERROR, ROW_REMAPPING)
+def row_remap_failed(gpu: Gpu) -> Finding | None:
+    """A damaged memory row could not be replaced.
+
+    The spare rows of that memory bank are used up.
+    """
+    if not known(gpu.row_remap_failed):
+        return None
+    return Finding(
+        evidence=(f"GPU {gpu.index}: row remapping failed",),
+        cause="the GPU's memory is damaged beyond what it can mend: programs will crash",
+        fix="take the GPU out of use and ask the vendor for a replacement",
+    )
+
+
+@gpu_rule("GD405", Severity.WARNING)
+def page_retirement_pending(gpu: Gpu) -> Finding | None:
+    """A damaged memory page waits for a reset to be taken out of use.
+
+    GPUs before the A100 retire pages instead of remapping rows.
+    """
+    if not known(gpu.page_retirement_pending):
+        return None
+    return Finding(
+        evidence=(f"GPU {gpu.index}: page retirement pending",),
+        cause="until then the damaged page may be used again",
+        fix=f"when it is free: sudo nvidia-smi --gpu-reset -i {gpu.index}, or reboot",
+    )
+
+
+@gpu_rule("GD406", Severity.WARNING, EVENT_REASONS)
+def thermal_throttling(gpu: Gpu) -> Finding | None:
+    """A GPU is held back because it is too hot.
+
+    The clocks are lowered by the driver (software) or the chip (hardware) to cool down.
+    """
+    reasons = known(gpu.clock_event_reasons)
+    if not reasons & (SW_THERMAL | HW_THERMAL):
+        return None
+    kinds = [
+        name
+        for bit, name in ((SW_THERMAL, "software"), (HW_THERMAL, "hardware"))
+        if reasons & bit
+    ]
+    return Finding(
+        evidence=(
+            f"GPU {gpu.index}: {' and '.join(kinds)} thermal slowdown active",
+            _temperature(gpu),
+            _clocks(gpu),
+        ),
+        cause="it computes at a fraction of its speed, and slows every GPU that waits for it",
+        fix="check fans, filters, air flow and the room; nvidia-smi -q -d TEMPERATURE,PERFORMANCE",
+    )
+
+
+@gpu_rule("GD407", Severity.WARNING, EVENT_REASONS)
+def power_brake(gpu: Gpu) -> Finding | None:
+    """A GPU is held back by its power supply.
+
+    The board's power-brake signal is on, or the chip halves its clocks for want of power.
+    """
+    reasons = known(gpu.clock_event_reasons)
+    braked = reasons & POWER_BRAKE or (reasons & HW_SLOWDOWN and not reasons & HW_THERMAL)
+    if not braked:
+        return None
+    return Finding(
+        evidence=(
+            f"GPU {gpu.index}: "
+            f"{'power brake' if reasons & POWER_BRAKE else 'hardware slowdown'} active",
+            _clocks(gpu),
+        ),
+        cause="the clocks are halved or worse until the supply recovers",
+        fix="check power cables and supplies, and whether the rack's power is capped",
+    )
+
+
+@gpu_rule("GD408", Severity.WARNING, EVENT_REASONS)
+def power_limit_lowered(gpu: Gpu) -> Finding | None:
+    """A GPU runs against a power limit that was set below its default.
+
+    Reaching the default limit under load is normal; reaching a lowered one costs speed that the
+    part could give. Where the limit was lowered on purpose, ignore this.
+    """
+    if not known(gpu.clock_event_reasons) & SW_POWER_CAP:
+        return None
+    limit, default = known(gpu.power_limit_watts), known(gpu.power_limit_default_watts)
+    if limit >= default - POWER_LIMIT_TOLERANCE_WATTS:
+        return None
+    return Finding(
+        evidence=(
+            f"GPU {gpu.index}: held at its power limit of {limit:.0f} W, "
+            f"the default is {default:.0f} W",
+            _clocks(gpu),
+        ),
+        cause="it computes slower than the part could",
+        fix=f"sudo nvidia-smi -i {gpu.index} -pl {default:.0f}",
+    )
+
+
+@gpu_rule("GD409", Severity.ERROR, "https://github.com/huggingface/gpu-fryer/issues/10")
+def implausible_readings(gpu: Gpu) -> Finding | None:
+    """A GPU reports values that cannot be true.
+
+    A temperature of nothing or of a furnace, or more memory in use than there is: the driver has
+    lost touch with the part and does not say so.
+    """
+    evidence = []
+    celsius = known(gpu.temperature_celsius)
+    if not COLDEST_CELSIUS <= celsius <= HOTTEST_CELSIUS:
+        evidence.append(f"GPU {gpu.index}: temperature {celsius} °C")
+    total, used = known(gpu.memory_total_bytes), known(gpu.memory_used_bytes)
+    if total <= 0 or used > total:
+        evidence.append(f"GPU {gpu.index}: {used} of {total} bytes in use")
+    if not evidence:
+        return None
+    return Finding(
+        evidence=tuple(evidence),
+        cause="the driver's picture of this GPU is broken; its other values cannot be trusted",
+        fix="reboot; if the values stay, take the GPU out of use",
+    )
+
+
+@gpu_rule("GD410", Severity.WARNING, ROW_REMAPPING)
+def uncorrected_ecc_errors(gpu: Gpu) -> Finding | None:
+    """A GPU's memory had errors that could not be corrected since the driver was loaded."""
+    count = known(gpu.ecc_uncorrected_volatile)
+    if count == 0:
+        return None
+    return Finding(
+        evidence=(f"GPU {gpu.index}: {count} uncorrected ECC error(s) since the driver was loaded",),
+        cause="the program that met them was ended, and the next may be",
+        fix=f"when it is free: sudo nvidia-smi --gpu-reset -i {gpu.index}; "
+        "if they come back, ask for a replacement",
+    )
+
+
+@rule("GD411", Severity.WARNING, XID_CATALOGUE)
+def grave_xid_in_kernel_log(snapshot: Snapshot) -> Finding | None:
+    """The kernel log holds a hardware error of a GPU.
+
+    The driver writes numbered Xid events. Most mean a fault of the program that ran (13, 31, 43,
+    45); these mean the GPU, its memory, its link or its firmware.
+    """
+    events = [e for e in known(snapshot.kernel_log.events) if e.xid in GRAVE_XIDS]
+    if not events:
+        return None
+    shown = [
+        f"Xid {e.xid} ({GRAVE_XIDS[e.xid]}) on {e.pci_address or 'a GPU'}, {e.time or 'no time'}"
+        for e in events[-3:]
+        if e.xid is not None
+    ]
+    if len(events) > len(shown):
+        shown.append(f"… and {len(events) - len(shown)} earlier")
+    return Finding(
+        evidence=tuple(shown),
+        cause="a GPU that has done this tends to do it again, usually in the middle of a run",
+        fix="look the number up in the catalogue; nvidia-bug-report.sh collects what support needs",
+    )
+
+
+def _temperature(gpu: Gpu) -> str:
+    slowdown = known_or(gpu.temperature_slowdown_celsius, None)
+    limit = f", slowdown from {slowdown} °C" if slowdown is not None else ""
+    celsius = known_or(gpu.temperature_celsius, None)
+    return f"temperature {'unknown' if celsius is None else f'{celsius} °C'}{limit}"
+
+
+def _clocks(gpu: Gpu) -> str:
+    now, highest = known_or(gpu.clock_sm_mhz, None), known_or(gpu.clock_sm_max_mhz, None)
+    if now is None or highest is None:
+        return "clocks not readable"
+    return f"SM clock {now} MHz of {highest} MHz"

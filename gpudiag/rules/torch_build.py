@@ -1,0 +1,304 @@
+"""GD2xx: the torch that is installed, against the driver, the GPUs and its companions."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from gpudiag.finding import Finding, Severity, rule, subject_of
+from gpudiag.rules.compatibility import MINIMUM_DRIVER, major, support
+from gpudiag.rules.machine import (
+    driver_version,
+    has_nvidia_gpu,
+    install_driver,
+    install_torch,
+    pip,
+)
+from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
+
+NUMPY_2_FROM_TORCH = (2, 3)  # older builds were compiled against NumPy 1
+
+
+class ImportFault(NamedTuple):
+    """A text that a failing import is known by, what it means, and the cure."""
+
+    pattern: str
+    cause: str
+    fix: str  # {pip} is the environment's pip, {install} the command for the right wheel
+
+
+IMPORT_FAULTS = (
+    ImportFault(
+        r"__nvJitLink\w+",
+        "an older libnvJitLink of a system CUDA toolkit is loaded before the one torch brought",
+        "unset LD_LIBRARY_PATH, or put site-packages/nvidia/nvjitlink/lib in front of it",
+    ),
+    ImportFault(
+        r"undefined symbol: .*nccl|undefined symbol: .*cudnn|undefined symbol: .*cublas",
+        "another copy of an NVIDIA library is loaded before the one torch was built with",
+        "unset LD_LIBRARY_PATH; if that does not help: {install}",
+    ),
+    ImportFault(
+        r"lib(?:cudnn|cublas|cudart|cusparse|cusolver|cufft|curand|nccl|nvrtc|cupti|nvJitLink)"
+        r"\S*: cannot open shared object file",
+        "an NVIDIA library that torch needs is not where its wheel puts it",
+        "{install}",
+    ),
+    ImportFault(
+        r"file too short|invalid ELF header",
+        "a library of the installation is truncated, as after a full disk or a broken download",
+        "make room (df -h), then {install} --no-cache-dir",
+    ),
+    ImportFault(
+        r"GLIBC(?:XX)?_[\d.]+' not found",
+        "the system's C library is older than the one this wheel was built for",
+        "use a newer operating system image, or an older torch",
+    ),
+    ImportFault(
+        r"static TLS block",
+        "libraries that are loaded before torch leave no room for its thread-local storage",
+        "import torch before the other libraries",
+    ),
+    ImportFault(
+        r"signal 4|SIGILL",
+        "the processor lacks instructions that this build uses (a virtual machine may hide AVX2)",
+        "pass the host's CPU model through to the virtual machine, or use a build for this CPU",
+    ),
+    ImportFault(
+        r"signal \d+",
+        "importing torch crashes the process: its libraries do not belong together",
+        "unset LD_LIBRARY_PATH and LD_PRELOAD and try again; if that does not help: {install}",
+    ),
+    ImportFault(
+        r"partially initialized module 'torch'|module 'torch' has no attribute",
+        "a file or folder called torch is imported in place of the library",
+        "rename it; python -c 'import torch; print(torch.__file__)' shows where it lies",
+    ),
+    ImportFault(
+        r"no answer within",
+        "importing torch takes longer than was waited for, as from a network disk",
+        "ask again with a larger --timeout, or install the environment on a local disk",
+    ),
+    ImportFault(
+        r"No module named '?(\S+?)'?$",
+        "a package that torch needs is not installed",
+        "{pip} check, then {install}",
+    ),
+)
+
+
+@rule("GD201", Severity.ERROR, "https://pytorch.org/get-started/locally/")
+def cpu_only_torch(snapshot: Snapshot) -> Finding | None:
+    """The installed torch is a CPU-only build, on a machine with an NVIDIA GPU.
+
+    pip took a wheel without CUDA: a lock file from another machine, an index that offers CPU
+    builds, or conda's cpuonly. The driver may be perfect; this torch cannot use it.
+    """
+    torch = snapshot.torch
+    if known(torch.cuda_version) is not None or not has_nvidia_gpu(snapshot):
+        return None
+    version = known_or(torch.version, "unknown")
+    if known_or(torch.hip_version, None) is not None or "+xpu" in version:
+        return None
+    return Finding(
+        evidence=(
+            f"torch {version} was built without CUDA",
+            f"this machine has {_gpu_names(snapshot)}",
+        ),
+        cause="torch.cuda.is_available() is False whatever the driver is",
+        fix=install_torch(snapshot),
+    )
+
+
+@rule("GD202", Severity.ERROR, "https://docs.nvidia.com/deploy/cuda-compatibility/")
+def driver_too_old(snapshot: Snapshot) -> Finding | None:
+    """The driver is too old for this torch build.
+
+    Every CUDA 12.x build runs on a driver of branch 525 or newer, every 13.x build from 580 on,
+    every 11.x build from 450 on. The driver's own CUDA version need not be as high as torch's:
+    only the major version counts.
+    """
+    build = known(snapshot.torch.cuda_version)
+    if build is None or not has_nvidia_gpu(snapshot):
+        return None
+    needed = MINIMUM_DRIVER.get(major(build))
+    if needed is None:
+        raise NotObserved(f"the driver that CUDA {build} needs is not in gpudiag's table")
+    provided = snapshot.driver.cuda_driver_version
+    if not isinstance(provided, Missing) and major(provided) >= major(build):
+        return None  # a cuda-compat library may give more than the kernel module's branch
+    version = driver_version(snapshot)
+    if major(version) >= needed:
+        return None
+    reinstall = install_torch(snapshot)
+    return Finding(
+        evidence=(
+            f"torch {known_or(snapshot.torch.version, '')} is built for CUDA {build}, "
+            f"which needs driver {needed} or newer",
+            f"the loaded driver is {version}"
+            + (f" (CUDA {provided})" if isinstance(provided, str) else ""),
+        ),
+        cause="CUDA refuses to start with a driver that is older than its major version",
+        fix=f"{reinstall}; or upgrade the driver: {install_driver(snapshot)}"
+        if "--index-url" in reinstall
+        else reinstall,
+    )
+
+
+@rule("GD203", Severity.ERROR, "https://developer.nvidia.com/cuda-gpus")
+def no_kernel_image(snapshot: Snapshot) -> tuple[Finding, ...]:
+    """This torch build has no code for the GPU.
+
+    torch carries compiled code for a list of architectures. A GPU runs code of its own major
+    version with an equal or lower minor one, or PTX of any earlier architecture. With neither,
+    the first kernel fails with "no kernel image is available for execution on the device".
+    """
+    if known(snapshot.torch.cuda_version) is None:
+        return ()
+    architectures = known(snapshot.torch.arch_list)
+    if not architectures:
+        raise NotObserved("torch gives no architecture list")
+    findings = []
+    for gpu in known(snapshot.nvml.gpus):
+        capability = known(gpu.compute_capability)
+        if support(capability, architectures) is None:
+            findings.append(
+                Finding(
+                    subject=subject_of(gpu),
+                    evidence=(
+                        f"GPU {gpu.index} {known_or(gpu.name, '')} has compute capability "
+                        f"{capability[0]}.{capability[1]}",
+                        f"torch {known_or(snapshot.torch.version, '')} has code for "
+                        f"{', '.join(architectures)}",
+                    ),
+                    cause="every kernel fails with 'no kernel image is available for execution "
+                    "on the device'",
+                    fix=install_torch(snapshot),
+                )
+            )
+    return tuple(findings)
+
+
+@rule("GD204", Severity.ERROR, "https://github.com/pytorch/pytorch/issues/157648")
+def torchvision_does_not_fit(snapshot: Snapshot) -> Finding | None:
+    """torch and its companion (torchvision, torchaudio) do not belong together.
+
+    The companion was built against another torch: another version, or CUDA against CPU. Its
+    compiled operators are not registered, and the import ends with "operator torchvision::nms
+    does not exist".
+    """
+    packages = {p.name: p for p in reversed(known(snapshot.packages.installed))}
+    torch = packages.get("torch")
+    if torch is None:
+        return None
+    evidence = [
+        f"{need.package} {packages[need.package].version} requires torch{need.specifier}, "
+        f"installed is {need.installed}"
+        for need in known(snapshot.packages.requirements)
+        if need.requires == "torch" and not need.satisfied
+    ]
+    for name in ("torchvision", "torchaudio"):
+        companion = packages.get(name)
+        ours, theirs = _flavour(torch.build), _flavour(companion.build if companion else None)
+        if ours and theirs and ours != theirs:
+            evidence.append(f"torch is a {ours} build, {name} a {theirs} build")
+    if not evidence:
+        return None
+    return Finding(
+        evidence=tuple(evidence),
+        cause="importing the companion fails: operator torchvision::nms does not exist",
+        fix=f"install both from one index: {install_torch(snapshot)}"
+        if has_nvidia_gpu(snapshot)
+        else f"install both from one index: {pip(snapshot)} install --force-reinstall torch "
+        "torchvision",
+    )
+
+
+@rule("GD205", Severity.ERROR)
+def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
+    """Importing torch fails.
+
+    ``import torch`` was run in a process of its own and ended with an error or a crash. Known
+    texts are traced to their cause.
+    """
+    error = known(snapshot.torch.import_error)
+    if error is None:
+        return None
+    for fault in IMPORT_FAULTS:
+        if re.search(fault.pattern, error):
+            cause, fix = fault.cause, fault.fix
+            break
+    else:
+        cause, fix = "torch's installation is incomplete or mixed", "{install}"
+    lines = [line for line in error.splitlines() if line.strip()]
+    evidence = lines if len(lines) <= 3 else [lines[0], "…", lines[-1]]  # noqa: PLR2004
+    library_path = snapshot.environment.get("LD_LIBRARY_PATH")
+    if library_path:
+        evidence.append(f"LD_LIBRARY_PATH={library_path}")
+    return Finding(
+        evidence=tuple(evidence),
+        cause=cause,
+        fix=fix.format(pip=pip(snapshot), install=_reinstall(snapshot)),
+    )
+
+
+@rule("GD206", Severity.NOTE)
+def torch_not_installed(snapshot: Snapshot) -> Finding | None:
+    """torch is not installed in this environment.
+
+    gpudiag asked the Python interpreter it runs in. Where torch lives in another environment,
+    install gpudiag there.
+    """
+    version = snapshot.torch.version
+    if not isinstance(version, Missing):
+        return None
+    if "is not installed" not in version.missing:
+        known(version)
+    return Finding(
+        evidence=(version.missing,),
+        cause="nothing can be said about torch and CUDA in the environment that you use",
+        fix="install gpudiag into the environment that has torch and run it there; or "
+        + install_torch(snapshot).replace(" --force-reinstall", ""),
+    )
+
+
+@rule("GD207", Severity.WARNING, "https://github.com/pytorch/pytorch/issues/135013")
+def numpy_too_new_for_torch(snapshot: Snapshot) -> Finding | None:
+    """NumPy 2 is installed beside a torch that was built for NumPy 1.
+
+    torch imports, but tensor.numpy() and torch.from_numpy() fail with "Numpy is not available".
+    """
+    packages = {p.name: p.version for p in reversed(known(snapshot.packages.installed))}
+    torch, numpy = packages.get("torch"), packages.get("numpy")
+    if torch is None or numpy is None or major(numpy) < 2:  # noqa: PLR2004 - NumPy 2
+        return None
+    if tuple(int(part) for part in torch.split(".")[:2]) >= NUMPY_2_FROM_TORCH:
+        return None
+    return Finding(
+        evidence=(f"numpy {numpy}", f"torch {torch}"),
+        cause="the two exchange arrays through a binary interface that changed with NumPy 2",
+        fix=f'{pip(snapshot)} install "numpy<2", or upgrade torch to 2.3 or newer',
+    )
+
+
+def _reinstall(snapshot: Snapshot) -> str:
+    try:
+        if has_nvidia_gpu(snapshot):
+            return install_torch(snapshot)
+    except NotObserved:
+        pass  # nothing is known of the hardware: the plain wheel is the best advice
+    return f"{pip(snapshot)} install --force-reinstall torch"
+
+
+def _flavour(build: str | None) -> str | None:
+    """CPU or CUDA with its major version, from the local tag of a build; None without a tag."""
+    found = re.search(r"\+(?:(cpu)|cu(\d+)\d$)", build or "")
+    if not found:
+        return None
+    return "CPU" if found[1] else f"CUDA {found[2]}"
+
+
+def _gpu_names(snapshot: Snapshot) -> str:
+    gpus = known_or(snapshot.nvml.gpus, ())
+    names = sorted({known_or(gpu.name, "an NVIDIA GPU") for gpu in gpus})
+    return ", ".join(names) if names else "an NVIDIA GPU on the PCI bus"

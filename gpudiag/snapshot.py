@@ -1,0 +1,345 @@
+"""What the probes saw, as plain frozen data: a fact is a value or the reason why there is none.
+
+Every name carries its unit (``_bytes``, ``_celsius``, ``_s``, ``_fraction`` in [0, 1]). `None`
+means "nothing" (a CPU build has no CUDA version), never "unknown": unknown is a `Missing`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from gpudiag.errors import InputError
+
+SCHEMA_VERSION = 1
+NVML_SUCCESS = 0
+
+T = TypeVar("T")
+
+
+class NotObserved(Exception):  # noqa: N818 - an answer, not an error
+    """A rule asked for a fact that no probe could establish; the message is the reason."""
+
+
+class Missing(Struct, frozen=True):
+    """Why a fact has no value."""
+
+    missing: str
+
+
+Fact: TypeAlias = T | Missing
+
+
+def known(fact: T | Missing) -> T:
+    """The value of a fact.
+
+    Raises:
+        NotObserved: The fact has no value; the message is the probe's reason.
+
+    Example:
+        >>> known(Missing("NVML function not found in driver 418.87"))
+        Traceback (most recent call last):
+        gpudiag.snapshot.NotObserved: NVML function not found in driver 418.87
+    """
+    if isinstance(fact, Missing):
+        raise NotObserved(fact.missing)
+    return fact
+
+
+def known_or(fact: T | Missing, default: T) -> T:
+    """The value of a fact, or *default* where there is none (for display, not for rules)."""
+    return default if isinstance(fact, Missing) else fact
+
+
+def not_recorded() -> Any:
+    """The default of every fact: an older gpudiag did not ask for it."""
+    return field(default=Missing("not recorded in this snapshot"))
+
+
+class Section(Struct, frozen=True, kw_only=True):
+    """A group of facts that one probe establishes."""
+
+    @classmethod
+    def missing(cls, reason: str, **facts: Any) -> Self:
+        """The section in which every fact that is not given is missing for *reason*."""
+        return cls(**dict.fromkeys(cls.__struct_fields__, Missing(reason)) | facts)
+
+
+class GpuProcess(Section, frozen=True, kw_only=True):
+    """A process that NVML names as a holder of GPU memory."""
+
+    pid: int
+    kind: str  # "compute" or "graphics"
+    used_bytes: Fact[int] = not_recorded()
+    name: Fact[str] = not_recorded()
+    user: Fact[str] = not_recorded()
+    visible: Fact[bool] = not_recorded()  # /proc of this PID namespace lists it
+
+
+class Gpu(Section, frozen=True, kw_only=True):
+    """One GPU as NVML sees it. Memory in use does not count the driver's own reserve."""
+
+    index: int
+    uuid: Fact[str] = not_recorded()
+    pci_address: Fact[str] = not_recorded()
+    name: Fact[str] = not_recorded()
+    error_codes: Fact[tuple[int, ...]] = not_recorded()  # NVML codes other than "not supported"
+    compute_capability: Fact[tuple[int, int]] = not_recorded()
+    memory_total_bytes: Fact[int] = not_recorded()
+    memory_used_bytes: Fact[int] = not_recorded()
+    memory_free_bytes: Fact[int] = not_recorded()
+    memory_reserved_bytes: Fact[int] = not_recorded()
+    utilization_fraction: Fact[float] = not_recorded()
+    temperature_celsius: Fact[int] = not_recorded()
+    temperature_slowdown_celsius: Fact[int] = not_recorded()
+    power_watts: Fact[float] = not_recorded()
+    power_limit_watts: Fact[float] = not_recorded()
+    power_limit_default_watts: Fact[float] = not_recorded()
+    clock_sm_mhz: Fact[int] = not_recorded()
+    clock_sm_max_mhz: Fact[int] = not_recorded()
+    clock_event_reasons: Fact[int] = not_recorded()  # bit mask, see rules/hardware.py
+    performance_state: Fact[int] = not_recorded()
+    ecc_enabled: Fact[bool] = not_recorded()
+    ecc_uncorrected_volatile: Fact[int] = not_recorded()
+    rows_remapped_uncorrectable: Fact[int] = not_recorded()
+    row_remap_pending: Fact[bool] = not_recorded()
+    row_remap_failed: Fact[bool] = not_recorded()
+    page_retirement_pending: Fact[bool] = not_recorded()
+    pcie_generation: Fact[int] = not_recorded()
+    pcie_generation_max: Fact[int] = not_recorded()
+    pcie_width_lanes: Fact[int] = not_recorded()
+    pcie_width_max_lanes: Fact[int] = not_recorded()
+    mig_enabled: Fact[bool] = not_recorded()
+    mig_uuids: Fact[tuple[str, ...]] = not_recorded()
+    compute_mode: Fact[str] = not_recorded()  # default, exclusive_process, prohibited, …
+    persistence_enabled: Fact[bool] = not_recorded()
+    display_active: Fact[bool] = not_recorded()
+    processes: Fact[tuple[GpuProcess, ...]] = not_recorded()
+
+
+class Nvml(Section, frozen=True, kw_only=True):
+    """What NVML says; return codes as in NVIDIA's documentation of nvmlReturn_t."""
+
+    init_code: Fact[int] = not_recorded()
+    init_message: Fact[str] = not_recorded()
+    driver_version: Fact[str] = not_recorded()
+    library_version: Fact[str] = not_recorded()
+    cuda_version: Fact[str] = not_recorded()  # newest CUDA the driver knows, "12.4"
+    gpus: Fact[tuple[Gpu, ...]] = not_recorded()
+
+
+class PciDevice(Struct, frozen=True, kw_only=True):
+    """A display controller of vendor 10de and the kernel driver bound to it."""
+
+    address: str
+    device_id: str
+    kernel_driver: str | None
+
+
+class DeviceNode(Struct, frozen=True, kw_only=True):
+    """A file such as /dev/nvidia0; `usable` is read and write access for this user."""
+
+    path: str
+    usable: bool
+
+
+class Driver(Section, frozen=True, kw_only=True):
+    """The driver's pieces: the loaded module, the files on disk, what cuInit answers."""
+
+    pci_devices: Fact[tuple[PciDevice, ...]] = not_recorded()
+    module_loaded: Fact[bool] = not_recorded()
+    module_version: Fact[str] = not_recorded()
+    module_kind: Fact[str] = not_recorded()  # open or proprietary
+    module_on_disk_version: Fact[str] = not_recorded()
+    library_versions: Fact[tuple[str, ...]] = not_recorded()  # of libcuda/libnvidia-ml on disk
+    device_nodes: Fact[tuple[DeviceNode, ...]] = not_recorded()
+    secure_boot: Fact[bool] = not_recorded()
+    cuda_init_code: Fact[int] = not_recorded()
+    cuda_driver_version: Fact[str] = not_recorded()
+    cuda_device_count: Fact[int] = not_recorded()
+    libcuda_path: Fact[str] = not_recorded()
+
+
+class TorchDevice(Struct, frozen=True, kw_only=True):
+    """A device as torch lists it; its index is torch's, not nvidia-smi's."""
+
+    index: int
+    name: str
+    uuid: Fact[str]
+    compute_capability: tuple[int, int]
+    memory_total_bytes: int
+
+
+class TorchBuild(Section, frozen=True, kw_only=True):
+    """What `import torch` gives in a fresh process of the same interpreter."""
+
+    python: Fact[str] = not_recorded()
+    import_error: Fact[str | None] = not_recorded()  # None: the import worked
+    version: Fact[str] = not_recorded()
+    cuda_version: Fact[str | None] = not_recorded()  # None: not a CUDA build
+    hip_version: Fact[str | None] = not_recorded()
+    cudnn_version: Fact[str | None] = not_recorded()
+    nccl_version: Fact[str | None] = not_recorded()
+    arch_list: Fact[tuple[str, ...]] = not_recorded()
+    cuda_available: Fact[bool] = not_recorded()
+    cuda_error: Fact[str | None] = not_recorded()
+    devices: Fact[tuple[TorchDevice, ...]] = not_recorded()
+    allocator_backend: Fact[str] = not_recorded()
+    allocator_settings: Fact[str | None] = not_recorded()
+    import_warnings: Fact[tuple[str, ...]] = not_recorded()
+    accelerator: Fact[str | None] = not_recorded()  # cuda, xpu, mps, … as torch.accelerator names it
+
+
+class Package(Struct, frozen=True, kw_only=True):
+    """An installed distribution that matters to torch on a GPU."""
+
+    name: str
+    version: str
+    folder: str
+    build: str | None = None  # __version__ in its version.py: "2.9.0+cu128"
+
+
+class Requirement(Struct, frozen=True, kw_only=True):
+    """What one installed distribution requires of another."""
+
+    package: str
+    requires: str
+    specifier: str
+    installed: str | None
+    satisfied: bool
+
+
+class Packages(Section, frozen=True, kw_only=True):
+    """Distributions of the environment, read from their metadata without importing them."""
+
+    installed: Fact[tuple[Package, ...]] = not_recorded()
+    requirements: Fact[tuple[Requirement, ...]] = not_recorded()
+    environment_kind: Fact[str] = not_recorded()  # venv, conda, system
+    prefix: Fact[str] = not_recorded()
+
+
+class System(Section, frozen=True, kw_only=True):
+    """The machine around the GPUs and the limits it sets."""
+
+    os_name: Fact[str] = not_recorded()
+    kernel: Fact[str] = not_recorded()
+    architecture: Fact[str] = not_recorded()
+    python_version: Fact[str] = not_recorded()
+    cpu_count: Fact[int] = not_recorded()
+    cpu_affinity_count: Fact[int] = not_recorded()
+    cpu_quota: Fact[float | None] = not_recorded()  # CPUs granted by the cgroup, None: no limit
+    memory_total_bytes: Fact[int] = not_recorded()
+    memory_limit_bytes: Fact[int | None] = not_recorded()
+    shm_total_bytes: Fact[int] = not_recorded()
+    shm_used_bytes: Fact[int] = not_recorded()
+    open_files_limit: Fact[int] = not_recorded()
+    container: Fact[str | None] = not_recorded()
+    wsl: Fact[bool] = not_recorded()
+    scheduler: Fact[str | None] = not_recorded()
+    is_root: Fact[bool] = not_recorded()
+
+
+class Variable(Struct, frozen=True, kw_only=True):
+    """An environment variable of the allow-list, or one whose name is close to a known one."""
+
+    name: str
+    value: str
+
+
+class Misspelling(Struct, frozen=True, kw_only=True):
+    """A variable that nobody reads and the one that was probably meant."""
+
+    name: str
+    meant: str
+    value: str
+
+
+class Environment(Section, frozen=True, kw_only=True):
+    """The variables that steer CUDA, torch, NCCL and the loader."""
+
+    variables: Fact[tuple[Variable, ...]] = not_recorded()
+    misspelt: Fact[tuple[Misspelling, ...]] = not_recorded()
+
+    def get(self, name: str) -> str | None:
+        """The value of a variable, None where it is not set.
+
+        Raises:
+            NotObserved: The environment was not recorded.
+        """
+        return next((v.value for v in known(self.variables) if v.name == name), None)
+
+
+class KernelEvent(Struct, frozen=True, kw_only=True):
+    """A line of the NVIDIA driver in the kernel log."""
+
+    text: str
+    xid: int | None = None
+    pci_address: str | None = None
+    time: str | None = None
+
+
+class KernelLog(Section, frozen=True, kw_only=True):
+    """The driver's lines in the kernel log, oldest first, and where they were read."""
+
+    source: Fact[str] = not_recorded()
+    events: Fact[tuple[KernelEvent, ...]] = not_recorded()
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """Everything that was seen on one machine at one time."""
+
+    schema_version: int = SCHEMA_VERSION
+    gpudiag_version: str = "unknown"
+    taken_at: str = "unknown"  # ISO 8601, UTC
+    nvml: Nvml = field(default_factory=Nvml)
+    driver: Driver = field(default_factory=Driver)
+    torch: TorchBuild = field(default_factory=TorchBuild)
+    packages: Packages = field(default_factory=Packages)
+    system: System = field(default_factory=System)
+    environment: Environment = field(default_factory=Environment)
+    kernel_log: KernelLog = field(default_factory=KernelLog)
+    probe_times_s: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The snapshot as indented JSON; `from_json` gives the same snapshot back.
+
+        Example:
+            >>> Snapshot.from_json(Snapshot().to_json()) == Snapshot()
+            True
+        """
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Snapshot:
+        """Read a snapshot that any version of gpudiag of the same schema has written.
+
+        Args:
+            text: JSON as `to_json` writes it, or a whole ``diagnose --format json`` document.
+                Fields of a later version are ignored, absent ones are "not recorded".
+
+        Raises:
+            InputError: The text is not JSON, not a snapshot, or of another schema version.
+        """
+        try:
+            document = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError(f"expected a snapshot in JSON, got text that is not: {error}") from None
+        if isinstance(document, dict) and isinstance(document.get("snapshot"), dict):
+            document = document["snapshot"]
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version is None:
+            raise InputError(
+                "expected a snapshot as 'gpudiag snapshot' writes it, got JSON without "
+                "schema_version; record one with 'gpudiag snapshot --output FILE'"
+            )
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"expected a snapshot of schema version {SCHEMA_VERSION}, got {version!r}; "
+                "read it with the gpudiag version that wrote it"
+            )
+        try:
+            return msgspec.convert(document, cls)
+        except msgspec.ValidationError as error:
+            raise InputError(f"expected a snapshot, got one with a wrong field: {error}") from None
