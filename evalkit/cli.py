@@ -67,10 +67,13 @@ def report(
 
     TABLE is a CSV or Parquet file with one row per sample; it may be larger than memory.
     """
-    from evalkit.predictions import evaluate_table, read_classes
+    from evalkit.evaluation import Evaluation
+    from evalkit.predictions import read_classes
+    from evalkit.report.tables import check_folder
     from evalkit.report.text import as_text
 
-    evaluation = evaluate_table(
+    check_folder(out)
+    evaluation = Evaluation.from_table(
         table,
         label_column=label_column,
         prediction_column=prediction_column,
@@ -79,7 +82,7 @@ def report(
     )
     evaluation.save(out)
     click.echo(as_text(evaluation))
-    click.echo(f"Written to {out}")
+    click.echo(f"\nwritten to {out}")
 
 
 def main() -> None:

@@ -138,9 +138,10 @@ def _codes(name: str, values: Any, axis: pd.Index[Any]) -> Codes:
     if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
         coded = pd.Categorical(values)
         _refuse_missing(name, coded.codes < 0)
+        codes: Codes = coded.codes
         if coded.categories.equals(axis):
-            return coded.codes
-        return _codes(name, coded.categories, axis).astype(np.int64)[coded.codes]
+            return codes
+        return _codes(name, coded.categories, axis).astype(np.int64)[codes]
     array = _as_array(name, values)
     integers = array.dtype.kind in "iu"
     if array.size and integers != (axis.dtype.kind in "iu"):
@@ -169,16 +170,23 @@ def _as_array(name: str, values: Any) -> npt.NDArray[Any]:
         raise InputError(f"{name} must have one dimension, got shape {array.shape}{hint}")
     if array.dtype.kind in "iu":
         return array if array.dtype.isnative else array.astype(np.int64)
+    if not array.size:
+        return array.astype(np.int64)
     _refuse_missing(name, pd.isna(array))
     kind = pd.api.types.infer_dtype(array, skipna=False)
-    if kind not in {"string", "integer", "empty"}:
+    if kind not in {"string", "integer"}:
         raise InputError(
             f"{name} must be class names or integers, got {kind} ({_quote(array)}): "
             "convert them first, for example with .astype(int)"
         )
-    if kind == "integer" and all(-(2**63) <= value < 2**63 for value in array):
+    if kind == "string":
+        return array
+    try:
         return array.astype(np.int64)
-    return array
+    except OverflowError as error:
+        raise InputError(
+            f"{name} must be integers of 64 bits, got {max(array, key=abs)}"
+        ) from error
 
 
 def _objects(values: Sequence[Any]) -> npt.NDArray[np.object_]:

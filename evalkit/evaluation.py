@@ -1,0 +1,266 @@
+"""What an evaluation found: the tables, the numbers, and where they came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evalkit.errors import InputError
+from evalkit.intervals import CONFIDENCE_LEVEL, wilson
+from evalkit.predictions import arrange, read_batches
+from evalkit.report.tables import write_tables
+from evalkit.report.text import as_html_table, one_line
+from evalkit.scores import overall_scores, per_class_scores
+from evalkit.tally import Tally
+from evalkit.wording import some
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOP_K = 5
+RECORDED_BY_THE_RUN = (
+    "unreadable",
+    "checkpoint",
+    "model",
+    "transform",
+    "precision_flags",
+    "environment",
+    "throughput",
+)
+UNKNOWN_RUN = "made from a table of predictions: how these were made is not known"
+NOT_RECORDED = "the run did not record it"
+NEEDS_ALL_PROBABILITIES = "it needs the probability of every class, the predictions have fewer"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """The result of an evaluation; a notebook shows its table.
+
+    Attributes:
+        confusion: Counts, shape (C, C), rows true and columns given classes.
+        per_class: One row per class, see `evalkit.per_class_scores`.
+        summary: What ``summary.json`` holds: fractions in [0, 1], ``None`` for what is undefined
+            or unknown, and for each of these the reason in ``not_available``.
+        predictions: One row per sample, or nothing where they came from a table that exists.
+
+    Example:
+        >>> import pandas as pd
+        >>> predictions = pd.DataFrame({"label": ["cat", "dog"], "prediction": ["cat", "cat"]})
+        >>> Evaluation.from_predictions(predictions, classes=["cat", "dog"]).summary["accuracy"]
+        0.5
+    """
+
+    confusion: pd.DataFrame
+    per_class: pd.DataFrame
+    summary: dict[str, Any]
+    predictions: pd.DataFrame | None = None
+
+    @classmethod
+    def from_predictions(
+        cls,
+        predictions: pd.DataFrame,
+        *,
+        classes: Sequence[str],
+        run: Mapping[str, Any] | None = None,
+    ) -> Evaluation:
+        """Score predictions.
+
+        Args:
+            predictions: One row per sample with the columns ``label`` and ``prediction`` (class
+                names, text or categorical), any others of `evalkit.predictions.COLUMNS`, and
+                whatever else is known of a sample. Values of ``index`` differ from each other.
+            classes: Names of the C classes, in class order.
+            run: How the predictions were made: any of ``unreadable``, ``checkpoint``, ``model``,
+                ``transform``, ``precision_flags``, ``environment``, ``throughput``, a list
+                ``warnings``, and in ``scores`` the figures that only the run could know (``nll``,
+                ``brier``, ``ece``, and ``top_k`` from k to fraction); these take precedence over
+                what the columns tell.
+
+        Raises:
+            InputError: There are no rows, a column is missing, a sample is there twice, a class
+                is missing or not among *classes*, or *run* holds an unknown key.
+        """
+        _refuse_unusable(predictions, run or {})
+        tally = Tally()
+        tally.add(predictions)
+        confusion = tally.confusion([str(name) for name in classes])
+        return cls(
+            confusion=confusion,
+            per_class=per_class_scores(confusion),
+            summary=_summary(confusion, tally, run),
+            predictions=arrange(predictions),
+        )
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Path | str,
+        *,
+        label_column: str = "label",
+        prediction_column: str = "prediction",
+        confidence_column: str | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> Evaluation:
+        """Score anyone's table of predictions, which may be larger than memory.
+
+        Args:
+            table: CSV or Parquet file with one row per sample, see
+                `evalkit.predictions.read_batches`.
+            label_column: True class.
+            prediction_column: Given class.
+            confidence_column: Probability of the given class; ``confidence`` where there is one.
+            classes: Names of the classes in their order; otherwise those that occur, sorted.
+
+        Raises:
+            InputError: The file cannot be read, lacks a column or rows, a class is missing or not
+                among *classes*, or *confidence_column* holds anything but probabilities.
+        """
+        tally = Tally()
+        for batch in read_batches(
+            Path(table),
+            label_column=label_column,
+            prediction_column=prediction_column,
+            confidence_column=confidence_column,
+        ):
+            tally.add(batch)
+        if not tally.samples:
+            raise InputError(
+                f"table must have a header and at least one row, got {table} with no rows"
+            )
+        confusion = tally.confusion(classes if classes is not None else tally.classes())
+        if confidence_column is not None and tally.invalid("confidence"):
+            raise InputError(tally.invalid("confidence").replace("confidence", confidence_column))
+        return cls(
+            confusion=confusion,
+            per_class=per_class_scores(confusion),
+            summary=_summary(confusion, tally, None),
+        )
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write the tables, all whole or none of them; other files in *folder* stay as they are.
+
+        Args:
+            folder: Made where it does not exist.
+
+        Returns:
+            ``per_class.csv``, ``confusion_matrix.csv``, ``summary.json`` and, where there are
+            predictions, ``predictions.parquet``.
+
+        Raises:
+            InputError: *folder* is a file or cannot be written to, or the predictions hold what
+                Parquet cannot.
+        """
+        return write_tables(
+            Path(folder),
+            per_class=self.per_class,
+            confusion=self.confusion,
+            summary=self.summary,
+            predictions=self.predictions,
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html_table(self)
+
+    def __str__(self) -> str:
+        return one_line(self)
+
+
+def _refuse_unusable(predictions: pd.DataFrame, run: Mapping[str, Any]) -> None:
+    absent = [name for name in ("label", "prediction") if name not in predictions]
+    if absent:
+        raise InputError(
+            "predictions must have the columns label and prediction, "
+            f"got no {' and no '.join(absent)} among {', '.join(map(str, predictions.columns))}"
+        )
+    if predictions.empty:
+        raise InputError("predictions must have at least one row, got none")
+    if "index" in predictions and predictions["index"].duplicated().any():
+        twice = predictions["index"][predictions["index"].duplicated()].unique()
+        raise InputError(
+            f"predictions must have every sample once, got {len(twice)} values of index more than "
+            f"once, the first {twice[0]}"
+        )
+    unknown = sorted(set(run) - {*RECORDED_BY_THE_RUN, "warnings", "scores"})
+    if unknown:
+        raise InputError(
+            f"run must hold only {', '.join(RECORDED_BY_THE_RUN)}, warnings and scores, "
+            f"got {', '.join(unknown)}"
+        )
+
+
+def _summary(
+    confusion: pd.DataFrame, tally: Tally, run: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Everything of summary.json, in its order."""
+    overall = overall_scores(confusion)
+    figures, reasons = tally.figures()
+    reasons["brier"] = NEEDS_ALL_PROBABILITIES
+    top_k = {"1": overall["accuracy"]}
+    if len(confusion) <= TOP_K:
+        reasons["top5"] = f"with {len(confusion)} classes it is 1 for any predictions"
+    elif "top5" in figures:
+        top_k[str(TOP_K)] = figures["top5"]
+    known = dict((run or {}).get("scores", {}))
+    top_k |= {str(k): float(value) for k, value in known.pop("top_k", {}).items()}
+    figures |= known
+    reasons["mcc"] = reasons["kappa"] = "undefined: only one class occurs"
+    reasons |= dict.fromkeys(RECORDED_BY_THE_RUN, UNKNOWN_RUN if run is None else NOT_RECORDED)
+
+    summary = {
+        "samples": overall["samples"],
+        "classes": overall["classes"],
+        "unreadable": None,
+        **{name: value for name, value in overall.items() if name not in {"samples", "classes"}},
+        "interval": f"Wilson's score interval, {CONFIDENCE_LEVEL:.0%}",
+        "top_k": top_k,
+        "top_k_low": {k: _bound(value, overall["samples"], 0) for k, value in top_k.items()},
+        "top_k_high": {k: _bound(value, overall["samples"], 1) for k, value in top_k.items()},
+        **{name: figures.get(name) for name in ("nll", "brier", "ece")},
+        **{name: (run or {}).get(name) for name in RECORDED_BY_THE_RUN},
+    }
+    summary = {name: _plain(value) for name, value in summary.items()}
+    missing = [name for name, value in summary.items() if value is None]
+    missing += ["top5"] if str(TOP_K) not in top_k else []
+    summary["not_available"] = {name: reasons.get(name, "undefined") for name in missing}
+    summary["warnings"] = [*(run or {}).get("warnings", ()), *_warnings(confusion, tally)]
+    return summary
+
+
+def _bound(fraction: float, samples: int, side: int) -> float:
+    return float(wilson(round(fraction * samples), samples)[side])
+
+
+def _warnings(confusion: pd.DataFrame, tally: Tally) -> list[str]:
+    counts = confusion.to_numpy()
+    without = confusion.index[(counts.sum(axis=1) == 0)].tolist()
+    found = []
+    if without:
+        found.append(
+            f"{len(without)} of {len(confusion)} classes have no samples ({some(without)}): their "
+            "recall is undefined; balanced accuracy and macro recall differ where they were "
+            "predicted"
+        )
+    found += [
+        fault for name in ("confidence", "label_probability") if (fault := tally.invalid(name))
+    ]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """As JSON knows it: NumPy's numbers as Python's, and None for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value

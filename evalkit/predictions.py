@@ -1,0 +1,229 @@
+"""The table of predictions: its columns, and reading anyone's in batches."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import shlex
+import warnings
+import zlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pandas as pd
+
+from evalkit.errors import InputError
+from evalkit.wording import some
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+COLUMNS = (
+    "index",  # position in the data set: every sample is there once
+    "path",
+    "label",
+    "prediction",
+    "confidence",  # probability of the prediction, in [0, 1]
+    "label_probability",  # probability of the label, in [0, 1]
+    "loss",
+    "top5",  # the five most probable classes, best first
+)
+BATCH_ROWS = 1 << 18
+OPTIONAL = ("confidence", "label_probability", "top5")
+PARQUET_MAGIC = b"PAR1"
+INSTALL_PYARROW = "pip install 'gpudiag[eval]'"
+SHOWN = 10
+UNREADABLE_CSV = (
+    pd.errors.ParserError,
+    pd.errors.ParserWarning,
+    UnicodeDecodeError,
+    EOFError,  # these two and OSError: damaged compressed files
+    zlib.error,
+    OSError,
+)
+
+
+def arrange(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Put the columns of a predictions table into their order, any others after them.
+
+    Example:
+        >>> frame = pd.DataFrame({"label": ["a"], "site": ["north"], "prediction": ["b"]})
+        >>> list(arrange(frame))
+        ['label', 'prediction', 'site']
+    """
+    first = [name for name in COLUMNS if name in predictions]
+    return predictions[first + [name for name in predictions if name not in COLUMNS]]
+
+
+def read_classes(path: Path) -> list[str]:
+    """Class names from a text file, one per line, in class order.
+
+    Raises:
+        InputError: The file cannot be read, has no names, an empty line between names or a name
+            twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"classes must be a text file in UTF-8, got {path}: {error.reason} at byte "
+            f"{error.start}"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"classes must be a text file with one name per line, got {path}: {error.strerror}"
+        ) from error
+    names = [line.strip() for line in lines]
+    fault = "nothing in it" if not names else "an empty line" if "" in names else ""
+    if not fault and len(set(names)) < len(names):
+        fault = f"{Counter(names).most_common(1)[0][0]!r} more than once"
+    if fault:
+        raise InputError(
+            f"classes must be a text file with one name per line, each once, "
+            f"got {path} with {fault}"
+        )
+    return names
+
+
+def read_batches(
+    table: Path,
+    *,
+    label_column: str = "label",
+    prediction_column: str = "prediction",
+    confidence_column: str | None = None,
+) -> Iterator[pd.DataFrame]:
+    """Read a CSV or Parquet file of predictions, a part at a time.
+
+    In a CSV file classes are text: ``NA``, ``None`` and ``007`` are names as they stand, only an
+    empty cell is a missing value. A ``.tsv`` file is read with tabs.
+
+    Args:
+        table: The file; which kind it is, its first bytes decide.
+        label_column: True class of every sample.
+        prediction_column: Class that was given to it.
+        confidence_column: Probability of the given class, in [0, 1]. Without it the column
+            ``confidence`` is taken where there is one.
+
+    Yields:
+        At most 262,144 rows with the columns ``label``, ``prediction`` and, where the file has
+        them, ``confidence``, ``label_probability`` and (Parquet) ``top5``.
+
+    Raises:
+        InputError: The file cannot be read, or lacks a column.
+    """
+    if label_column == prediction_column:
+        raise InputError(f"label and prediction must be two columns, got {label_column!r} for both")
+    required = {label_column: "label", prediction_column: "prediction"}
+    if confidence_column is not None:
+        required[confidence_column] = "confidence"
+    batches = _parquet_batches if _is_parquet(table) else _csv_batches
+    return batches(table, required)
+
+
+def write_parquet(predictions: pd.DataFrame, stream: BinaryIO) -> None:
+    """Write the table of predictions as Parquet.
+
+    Raises:
+        InputError: pyarrow is not installed, or a column holds what Parquet cannot.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise InputError(f"writing predictions.parquet needs pyarrow: {INSTALL_PYARROW}") from error
+    try:
+        table = pa.Table.from_pandas(arrange(predictions), preserve_index=False)
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        what = " ".join(str(error).split())
+        raise InputError(
+            f"predictions must have columns of one type each to be written as Parquet, got {what}"
+        ) from error
+    pq.write_table(table, stream, compression="zstd")
+
+
+def _is_parquet(table: Path) -> bool:
+    try:
+        with table.open("rb") as stream:
+            magic = stream.read(len(PARQUET_MAGIC))
+    except OSError as error:
+        raise InputError(
+            f"table must be a CSV or Parquet file, got {table}: {error.strerror}"
+        ) from error
+    if table.suffix in {".parquet", ".pq"} and magic != PARQUET_MAGIC:
+        raise InputError(
+            f"a Parquet file must begin with {PARQUET_MAGIC!r}, got {table} beginning with "
+            f"{magic!r}: if it is a CSV file, name it .csv"
+        )
+    return magic == PARQUET_MAGIC
+
+
+def _parquet_batches(table: Path, required: dict[str, str]) -> Iterator[pd.DataFrame]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise InputError(f"reading {table} needs pyarrow: {INSTALL_PYARROW}") from error
+    try:
+        with pq.ParquetFile(table) as file:
+            columns = _choose(table, file.schema_arrow.names, required)
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+                yield batch.to_pandas().rename(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"table must be a whole Parquet file, got {table}: {what}") from error
+
+
+def _csv_batches(table: Path, required: dict[str, str]) -> Iterator[pd.DataFrame]:
+    read: Callable[..., Any] = functools.partial(
+        pd.read_csv,
+        table,
+        sep="\t" if ".tsv" in table.suffixes else ",",
+        dtype=str,
+        keep_default_na=False,
+        na_values=[""],
+        index_col=False,
+    )
+    try:
+        header: list[str] = read(header=None, nrows=1).iloc[0].dropna().tolist()
+        columns = _choose(table, header, required)
+        columns.pop("top5", None)  # text in a CSV file, not a list
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a cell lost per row
+            with read(usecols=list(columns), chunksize=BATCH_ROWS) as reader:
+                for batch in reader:
+                    yield batch.rename(columns=columns)
+    except pd.errors.EmptyDataError as error:
+        raise InputError(
+            f"table must have a header and at least one row, got {table} with nothing in it"
+        ) from error
+    except UNREADABLE_CSV as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"table must be a CSV file in UTF-8, got {table}: {what}") from error
+
+
+def _choose(table: Path, present: list[str], required: dict[str, str]) -> dict[str, str]:
+    """Which columns to read, and the names they get."""
+    faults = []
+    for column, name in required.items():
+        if column not in present:
+            close = _closest(column, present)
+            hint = f" (did you mean --{name}-column {shlex.quote(close)}?)" if close else ""
+            faults.append(f"no {column!r}{hint}")
+        elif present.count(column) > 1:
+            faults.append(f"{column!r} {present.count(column)} times")
+    if faults:
+        wanted = ", ".join(map(repr, required))
+        raise InputError(
+            f"{table} must have each of the columns {wanted} once, got {' and '.join(faults)} "
+            f"among {some([*map(repr, present)], SHOWN)}"
+        )
+    taken = set(required.values()) | set(required)
+    extra = [name for name in OPTIONAL if present.count(name) == 1 and name not in taken]
+    return required | {name: name for name in extra}
+
+
+def _closest(column: str, present: list[str]) -> str:
+    by_lower = {name.lower(): name for name in present}
+    close = difflib.get_close_matches(column.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[close[0]] if close else ""

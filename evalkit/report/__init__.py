@@ -1,0 +1,1 @@
+"""Tables and text from an evaluation. Nothing here imports torch."""

@@ -1,0 +1,157 @@
+"""Tables to files: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from evalkit.errors import InputError
+from evalkit.predictions import write_parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import pandas as pd
+
+FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the wide ones start formulas as well
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def escape_cell(value: object) -> object:
+    """A name as it may stand in a CSV file that somebody opens in a spreadsheet.
+
+    A name that a spreadsheet would run as a formula, and one that begins with an apostrophe, gets
+    an apostrophe in front; numbers and all other names stay as they are. `unescape_cell` undoes it.
+
+    Source:
+        OWASP, CSV Injection.
+
+    Example:
+        >>> [escape_cell(name) for name in ("=cmd()", "-1", "'tis", "cat")]
+        ["'=cmd()", '-1', "''tis", 'cat']
+    """
+    if not isinstance(value, str) or NUMBER.fullmatch(value):
+        return value
+    return f"'{value}" if value.startswith((*FORMULA_STARTS, "'")) else value
+
+
+def unescape_cell(value: object) -> object:
+    """The name that `escape_cell` was given: one apostrophe less in front, where there is one.
+
+    Example:
+        >>> unescape_cell("'=cmd()")
+        '=cmd()'
+    """
+    return value.removeprefix("'") if isinstance(value, str) else value
+
+
+def write_tables(
+    folder: Path,
+    *,
+    per_class: pd.DataFrame,
+    confusion: pd.DataFrame,
+    summary: Mapping[str, Any],
+    predictions: pd.DataFrame | None,
+) -> list[Path]:
+    """Write the files of an evaluation, see `evalkit.evaluation.Evaluation.save`.
+
+    In the CSV files undefined values are empty, and class names are escaped by `escape_cell`.
+
+    Raises:
+        InputError: *folder* is a file or cannot be written to, or the predictions hold what
+            Parquet cannot.
+    """
+    writers: dict[str, Callable[[BinaryIO], None]] = {
+        "per_class.csv": lambda stream: _write_csv(per_class, stream, corner="class"),
+        "confusion_matrix.csv": lambda stream: _write_csv(
+            confusion.rename(columns=escape_cell), stream, corner="true"
+        ),
+        "summary.json": lambda stream: _write_json(summary, stream),
+    }
+    if predictions is not None:
+        writers["predictions.parquet"] = lambda stream: write_parquet(predictions, stream)
+    check_folder(folder, names=tuple(writers))
+    try:
+        return _write_whole(folder, writers)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"class names must be text that UTF-8 can hold, got {error.object[:40]!r}"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"out must be a folder that can be written to, got {folder}: {error.strerror}"
+        ) from error
+
+
+def check_folder(folder: Path, *, names: tuple[str, ...] = ()) -> None:
+    """Find out before hours of work whether the results can be written; writes nothing.
+
+    Args:
+        folder: Where the results will go; it need not exist.
+        names: Files that will be written.
+
+    Raises:
+        InputError: *folder* is a file, cannot be written to or made, or one of *names* is a
+            folder in it.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(
+            f"out must be a folder, got {folder}: {existing} is a file; choose another name"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"out must be a folder that can be written to, got {folder}: no permission for "
+            f"{existing}"
+        )
+    for name in names:
+        if (folder / name).is_dir():
+            raise InputError(f"out must be free for a file {name}, got a folder {folder / name}")
+
+
+def _write_csv(frame: pd.DataFrame, stream: BinaryIO, *, corner: str) -> None:
+    escaped = frame.rename(index=escape_cell)
+    stream.write(escaped.to_csv(index_label=corner, lineterminator="\n").encode())
+
+
+def _write_json(values: Mapping[str, Any], stream: BinaryIO) -> None:
+    stream.write(json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2).encode())
+    stream.write(b"\n")
+
+
+def _write_whole(folder: Path, writers: Mapping[str, Callable[[BinaryIO], None]]) -> list[Path]:
+    """Write every file beside its place and move them there once all are on the disk."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    parts = {name: folder / f".{name}.{token}.tmp" for name in writers}
+    try:
+        for name, write in writers.items():
+            with parts[name].open("xb") as stream:  # mode as the umask says
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for name, part in parts.items():
+            part.replace(folder / name)
+    except BaseException:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+    _sync_folder(folder)
+    return [folder / name for name in writers]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

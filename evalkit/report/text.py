@@ -1,0 +1,181 @@
+"""An evaluation in words: for the terminal, for a notebook, in one line."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tabulate import tabulate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import pandas as pd
+
+    from evalkit.evaluation import Evaluation
+
+WIDTH = 100
+ALL_CLASSES_UP_TO = 20  # more of them do not fit a screen: then only the worst
+CONFUSIONS = 5
+NAME_WIDTH = 24  # leaves room for three fractions with intervals and two counts
+UNDEFINED = "–"  # noqa: RUF001 - an en dash reads as "nothing here", a minus as a number
+
+
+def as_text(evaluation: Evaluation) -> str:
+    """A screen of at most 100 columns: warnings, the main numbers, classes, confusions.
+
+    Undefined values are shown as an en dash. More than 20 classes are cut down to the 20 worst
+    by the upper end of their F1's interval, which does not blame a class for having few samples.
+
+    Example:
+        >>> from evalkit.evaluation import Evaluation
+        >>> import pandas as pd
+        >>> pairs = pd.DataFrame({"label": ["cat", "dog"], "prediction": ["cat", "cat"]})
+        >>> print(as_text(Evaluation.from_predictions(pairs, classes=["cat", "dog"])))
+        2 samples, 2 classes
+        <BLANKLINE>
+        accuracy           0.500  [0.095, 0.905]
+        ...
+    """
+    summary = evaluation.summary
+    parts = [
+        "\n".join(f"! {printable(warning)}" for warning in summary["warnings"]),
+        one_line(evaluation),
+        _headline(summary),
+        _class_table(evaluation.per_class),
+        _confusions(evaluation.confusion),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def one_line(evaluation: Evaluation) -> str:
+    """How much was evaluated."""
+    summary = evaluation.summary
+    unreadable = summary["unreadable"]
+    count = len(unreadable) if isinstance(unreadable, list) else unreadable
+    line = f"{summary['samples']:,} samples, {summary['classes']:,} classes"
+    return f"{line}, {count:,} more could not be read" if count else line
+
+
+def as_html_table(evaluation: Evaluation) -> str:
+    """The per-class table as HTML, names escaped, undefined values as a dash."""
+    summary = evaluation.summary
+    accuracy = _fraction(summary["accuracy"])
+    interval = _interval(summary["accuracy_low"], summary["accuracy_high"])
+    table = evaluation.per_class.to_html(float_format="{:.3f}".format, na_rep=UNDEFINED)
+    return f"<p>{one_line(evaluation)}: accuracy {accuracy} {interval}</p>{table}"
+
+
+def printable(text: object, *, width: int | None = None) -> str:
+    r"""*text* without control characters, which a terminal would obey, and cut to *width*.
+
+    Example:
+        >>> printable("a\x1b[2Jb"), printable("a long name", width=8)
+        ('a\\x1b[2Jb', 'a long …')
+    """
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return safe if width is None or len(safe) <= width else f"{safe[: width - 1]}…"
+
+
+def _headline(summary: dict[str, Any]) -> str:
+    rows: list[tuple[str, float | None, str]] = [
+        (
+            "accuracy",
+            summary["accuracy"],
+            _interval(summary["accuracy_low"], summary["accuracy_high"]),
+        )
+    ]
+    for k in summary["top_k"]:
+        bounds = _interval(summary["top_k_low"][k], summary["top_k_high"][k])
+        rows += [(f"top-{k} accuracy", summary["top_k"][k], bounds)] if k != "1" else []
+    rows += [
+        ("balanced accuracy", summary["balanced_accuracy"], ""),
+        ("macro F1", summary["macro"]["f1"], ""),
+        ("weighted F1", summary["weighted"]["f1"], ""),
+        ("MCC", summary["mcc"], ""),
+        ("Cohen's kappa", summary["kappa"], ""),
+    ]
+    known = [(name, summary[name]) for name in ("nll", "brier", "ece") if summary[name] is not None]
+    rows += [(name.upper() if name != "brier" else "Brier", value, "") for name, value in known]
+    return "\n".join(
+        f"{name:<18} {_fraction(value):>5}  {note}".rstrip() for name, value, note in rows
+    )
+
+
+def _class_table(per_class: pd.DataFrame) -> str:
+    shown, note = per_class, ""
+    if len(per_class) > ALL_CLASSES_UP_TO:
+        shown = per_class.sort_values("f1_high", kind="stable").head(ALL_CLASSES_UP_TO)
+        note = f"the {len(shown)} worst of {len(per_class):,} classes; all are in per_class.csv"
+    rows = [
+        (
+            printable(name, width=NAME_WIDTH),
+            *_with_interval(row, "precision"),
+            *_with_interval(row, "recall"),
+            *_with_interval(row, "f1"),
+            f"{row['support']:.0f}",
+            f"{row['predicted']:.0f}",
+        )
+        for name, row in shown.iterrows()
+    ]
+    headers = ("class", "precision", "", "recall", "", "F1", "", "support", "predicted")
+    alignment = ("left", *("right", "left") * 3, "right", "right")
+    table = tabulate(
+        rows,
+        headers,
+        tablefmt="plain",
+        colalign=alignment,
+        disable_numparse=True,
+    )
+    return f"{table}\n{note}".rstrip()
+
+
+def _confusions(confusion: pd.DataFrame) -> str:
+    pairs = list(_most_confused(confusion))
+    if not pairs:
+        return ""
+    rows = [
+        (
+            printable(true, width=NAME_WIDTH),
+            printable(given, width=NAME_WIDTH),
+            f"{count:,}",
+            _fraction(count / support),
+        )
+        for true, given, count, support in pairs
+    ]
+    headers = ("most confused: true", "predicted", "samples", "of the true class")
+    alignment = ("left", "left", "right", "right")
+    return tabulate(rows, headers, tablefmt="plain", colalign=alignment, disable_numparse=True)
+
+
+def _most_confused(confusion: pd.DataFrame) -> Iterator[tuple[object, object, int, int]]:
+    """Pairs of classes with their samples and those of the true class, the most first."""
+    counts = confusion.to_numpy().copy()
+    support = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    size = min(CONFUSIONS, counts.size)
+    top = np.argpartition(counts, -size, axis=None)[-size:]
+    for cell in sorted(top.tolist(), key=lambda cell: (-counts.flat[cell], cell)):
+        true, given = divmod(cell, len(counts))
+        if counts[true, given]:
+            yield (
+                confusion.index[true],
+                confusion.columns[given],
+                int(counts[true, given]),
+                int(support[true]),
+            )
+
+
+def _with_interval(row: pd.Series[Any], name: str) -> Iterable[str]:
+    return _fraction(row[name]), _interval(row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _fraction(value: float | None) -> str:
+    return UNDEFINED if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None or math.isnan(low):
+        return ""
+    return f"[{low:.3f}, {high:.3f}]"

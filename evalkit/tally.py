@@ -1,0 +1,213 @@
+"""Counts and running sums of samples that come in batches, so that no table is too large."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from evalkit.calibration import CELLS, confidence_cells, expected_calibration_error
+from evalkit.confusion import as_frame, class_index
+from evalkit.errors import InputError
+from evalkit.wording import some
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+MAX_CLASSES = 25_000  # the matrix of 25,000 classes takes 5 GB; ImageNet-21k has 21,843
+ROUNDING = 1e-6  # a softmax in float32 may end a little above 1
+PENDING_BATCHES = 16  # counts of so many batches are kept apart before they are added up
+
+
+class Tally:
+    """What a table of predictions adds up to. Feed it with `add`, then ask.
+
+    Classes are their names as text: the integer 7 and the text "7" are the same class.
+
+    Example:
+        >>> tally = Tally()
+        >>> tally.add(pd.DataFrame({"label": ["cat", "dog"], "prediction": ["cat", "cat"]}))
+        >>> tally.confusion(["cat", "dog"])
+        predicted  cat  dog
+        true
+        cat          1    0
+        dog          1    0
+    """
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._positions: dict[str, int] = {}  # class name -> order of appearance
+        self._pairs: list[pd.Series[int]] = []  # key of label and prediction -> samples
+        self._missing = {"label": 0, "prediction": 0}
+        self._first_missing = {"label": 0, "prediction": 0}  # row, counted from 1
+        self._cells = np.zeros((3, CELLS))
+        self._invalid: dict[str, int] = {}  # column -> values that are no probability
+        self._log_loss = 0.0
+        self._impossible = 0  # samples whose true class was given probability 0
+        self._top5_hits = 0
+        self._columns: set[str] = set()
+
+    def add(self, batch: pd.DataFrame) -> None:
+        """Count a batch of samples.
+
+        Args:
+            batch: Columns ``label`` and ``prediction``; where they exist, ``confidence``,
+                ``label_probability`` and ``top5`` (lists of class names) are used as well.
+
+        Raises:
+            InputError: A class column holds something other than names or integers, or too many
+                different values to be classes.
+        """
+        labels = self._encode(batch, "label")
+        predictions = self._encode(batch, "prediction")
+        known = (labels >= 0) & (predictions >= 0)
+        keys = (labels[known] << 32) | predictions[known]
+        self._pairs.append(pd.Series(keys).value_counts(sort=False))
+        if len(self._pairs) > PENDING_BATCHES:
+            self._pairs = [self._counted()]
+        self._columns |= set(batch.columns) - {"top5"}
+        if "confidence" in batch:
+            confidence, valid = self._probability(batch, "confidence")
+            right = labels == predictions
+            self._cells += confidence_cells(confidence[valid], right[valid])
+        if "label_probability" in batch:
+            probability, valid = self._probability(batch, "label_probability")
+            self._impossible += int((probability == 0).sum())
+            self._log_loss -= float(np.log(probability[valid & (probability > 0)]).sum())
+        if "top5" in batch and batch["top5"].map(pd.api.types.is_list_like).all():
+            self._columns.add("top5")
+            pairs = zip(batch["label"], batch["top5"], strict=True)
+            self._top5_hits += sum(str(label) in top5 for label, top5 in pairs)
+        self.samples += len(batch)
+
+    def classes(self) -> list[str]:
+        """Every class that occurred: by number where all are integers, else by name."""
+        names = self._positions
+        if all(name.removeprefix("-").isdecimal() for name in names):
+            return sorted(names, key=int)
+        return sorted(names)
+
+    def confusion(self, classes: Sequence[str]) -> pd.DataFrame:
+        """Count matrix over *classes*, as `evalkit.confusion_matrix` returns it.
+
+        Raises:
+            InputError: Values were missing or not among *classes*; all of these are counted.
+        """
+        self._refuse_missing()
+        axis: pd.Index[Any] = class_index(classes)
+        counted = self._counted()
+        keys = counted.index.to_numpy(dtype=np.int64)
+        place = axis.get_indexer(pd.Index(list(self._positions)))  # order of appearance -> axis
+        labels, predictions = place[keys >> 32], place[keys & (2**32 - 1)]
+        samples = counted.to_numpy(dtype=np.int64)
+        self._refuse_strangers(samples, labels, predictions, axis)
+        counts = np.zeros((len(axis), len(axis)), dtype=np.int64)
+        counts[labels, predictions] = samples
+        return as_frame(counts, axis)
+
+    def figures(self) -> tuple[dict[str, float], dict[str, str]]:
+        """``ece``, ``nll`` and ``top5`` where the columns allow, and why the others are missing."""
+        found: dict[str, float] = {}
+        reasons: dict[str, str] = {}
+        for name, column in {
+            "ece": "confidence",
+            "nll": "label_probability",
+            "top5": "top5",
+        }.items():
+            if column not in self._columns:
+                kind = "lists of class names" if column == "top5" else "probabilities"
+                reasons[name] = f"the predictions have no column {column} of {kind}"
+            elif self._invalid.get(column):
+                reasons[name] = self.invalid(column)
+            elif name == "ece":
+                found[name] = expected_calibration_error(self._cells)
+            elif name == "top5":
+                found[name] = self._top5_hits / self.samples
+            elif self._impossible:
+                reasons[name] = (
+                    f"it is infinite: {self._impossible} of {self.samples} samples gave "
+                    "their true class the probability 0"
+                )
+            else:
+                found[name] = self._log_loss / self.samples
+        return found, reasons
+
+    def invalid(self, column: str) -> str:
+        """What is wrong with a column of probabilities, or nothing."""
+        count = self._invalid.get(column, 0)
+        return (
+            f"column {column} must hold probabilities in [0, 1], got {count} of {self.samples} "
+            "values that are missing, not numbers or outside"
+            if count
+            else ""
+        )
+
+    def _encode(self, batch: pd.DataFrame, column: str) -> npt.NDArray[np.int64]:
+        """Classes as positions in order of appearance, -1 where missing."""
+        values = batch[column]
+        codes, found = pd.factorize(values)
+        kind = pd.api.types.infer_dtype(found, skipna=False)
+        if kind not in {"string", "integer", "boolean", "empty", "categorical"}:
+            raise InputError(
+                f"column {column} must hold class names or integers, got {values.dtype} "
+                f"({some([*map(repr, found.tolist())])}): choose another column or convert it"
+            )
+        missing = codes < 0
+        if missing.any() and not self._missing[column]:
+            self._first_missing[column] = self.samples + int(missing.argmax()) + 1
+        self._missing[column] += int(missing.sum())
+        names = self._positions
+        positions = [names.setdefault(str(name), len(names)) for name in found.tolist()]
+        if len(names) > MAX_CLASSES:
+            raise InputError(
+                f"column {column} must hold classes, got more than {MAX_CLASSES} different "
+                f"values ({some([*map(repr, names)])}): choose another column"
+            )
+        return np.array([*positions, -1], dtype=np.int64)[codes]
+
+    def _probability(
+        self, batch: pd.DataFrame, column: str
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        values: Any = pd.to_numeric(batch[column], errors="coerce")
+        probability = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        valid = (probability >= 0) & (probability <= 1 + ROUNDING)
+        self._invalid[column] = self._invalid.get(column, 0) + int((~valid).sum())
+        return np.minimum(probability, 1.0), valid
+
+    def _counted(self) -> pd.Series[int]:
+        if not self._pairs:
+            return pd.Series(dtype=np.int64, index=pd.Index([], dtype=np.int64))
+        return pd.concat(self._pairs).groupby(level=0).sum()
+
+    def _refuse_missing(self) -> None:
+        faults = [
+            f"{count} missing in column {column}, the first in row {self._first_missing[column]}"
+            for column, count in self._missing.items()
+            if count
+        ]
+        if faults:
+            raise InputError(
+                f"every sample must have a label and a prediction, got {' and '.join(faults)}, "
+                f"of {self.samples} rows: fill them in or drop these rows"
+            )
+
+    def _refuse_strangers(
+        self,
+        samples: npt.NDArray[Any],
+        labels: npt.NDArray[Any],
+        predictions: npt.NDArray[Any],
+        axis: pd.Index[Any],
+    ) -> None:
+        known = set(axis)
+        strangers = [repr(name) for name in self._positions if name not in known]
+        if not strangers:
+            return
+        raise InputError(
+            f"labels and predictions must be among the {len(axis)} classes "
+            f"({some([*map(repr, axis)])}), got {len(strangers)} other names ({some(strangers)}) "
+            f"in {samples[labels < 0].sum()} labels and {samples[predictions < 0].sum()} "
+            "predictions: add them to the classes or correct them"
+        )
