@@ -84,18 +84,12 @@ int scenario_load(void)
     return DRIVER_NOT_LOADED;
 }
 
-/* Whether a key is what the pattern says, where a '*' stands for one part between dots. */
+/* Whether a key is what the pattern says, where a '*' stands for anything without a dot. */
 static int matches(const char *pattern, const char *key)
 {
-    while (*pattern && *key) {
-        if (*pattern == '*') {
-            pattern++;
-            key += strcspn(key, ".");
-        } else if (*pattern++ != *key++) {
-            return 0;
-        }
-    }
-    return !*pattern && !*key;
+    if (*pattern == '*')
+        return matches(pattern + 1, key) || (*key && *key != '.' && matches(pattern, key + 1));
+    return *pattern == *key && (!*key || matches(pattern + 1, key + 1));
 }
 
 /* The value of the line that names the key most closely, of equals the last; or NULL. */

@@ -100,9 +100,12 @@ def changed(
 
     Args:
         values: The scenario, as `read` gives it.
-        changes: Values to add or replace, by key.
+        changes: Values to add or replace, by key; "missing" takes one away.
         gpus: How many GPUs there shall be. Those above the scenario's own count repeat its
             GPUs in turn, each under its own UUID, serial number, address and process ids.
+
+    Raises:
+        ValueError: A key in *changes* is none that the simulator reads.
     """
     result = dict(values)
     count = int(values.get("gpu_count", "0"))
@@ -114,7 +117,24 @@ def changed(
                 result[f"gpu.{gpu}.{field}"] = _renumbered(field, value, gpu)
     if gpus is not None:
         result["gpu_count"] = str(gpus)
+    unread = [key for key in changes if not is_read(key)]
+    if unread:
+        raise ValueError(f"changes must have keys that the simulator reads, got {unread}")
     return _merged(result, changes)
+
+
+def is_read(key: str) -> bool:
+    """Whether the simulator, or `build`, reads this key at all; a misspelt one it does not."""
+    if key.startswith("absent"):
+        return True
+    source = "".join(file.read_text() for file in HERE.glob("*.c"))
+    formats = re.findall(r'"([a-z][a-z0-9_.%]+)"', source)
+    field = re.sub(r"^gpu\.[^.]+\.(mig\.[^.]+\.)?", "", key)
+    as_pattern = re.escape(field).replace(r"\*", "[^.]*")
+    return any(
+        re.fullmatch(re.sub("%[su]", "[^.]*", form), field) or re.fullmatch(as_pattern, form)
+        for form in formats
+    )
 
 
 def _renumbered(field: str, value: str, gpu: int) -> str:
