@@ -1,0 +1,176 @@
+"""What a file is, told from its bytes: names and suffixes of checkpoints are not to be trusted."""
+
+from __future__ import annotations
+
+import zipfile
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from evalkit.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled 0x1950a86a20f9469cfc6c
+TAR_MAGIC_OFFSET = 257
+HEAD_BYTES = 1024
+MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the format's own limit
+WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar")
+
+
+class Kind(StrEnum):
+    """What the bytes of a file say it is. The first three are read, the others are refused."""
+
+    TORCH_ZIP = "torch zip"
+    TORCH_LEGACY = "legacy torch"
+    SAFETENSORS = "safetensors"
+    TORCHSCRIPT = "TorchScript archive"
+    TORCH_EXPORT = "torch.export archive"
+    TRUNCATED_ZIP = "truncated zip"
+    OTHER_ZIP = "zip archive"
+    TAR = "tar archive"
+    GZIP = "gzip archive"
+    HDF5 = "HDF5 file"
+    PICKLE = "plain pickle"
+    HTML = "HTML page"
+    LFS_POINTER = "Git LFS pointer"
+    TEXT = "text file"
+    EMPTY = "empty file"
+    UNKNOWN = "unknown"
+
+
+READABLE = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.SAFETENSORS)
+
+_REFUSALS = {
+    Kind.TORCHSCRIPT: "a TorchScript archive, which holds a program: where it was made, "
+    "save the model's state_dict() with torch.save",
+    Kind.TORCH_EXPORT: "a torch.export archive, which holds a program: where it was made, "
+    "save the model's state_dict() with torch.save",
+    Kind.TRUNCATED_ZIP: "a torch file whose end is missing, as a download that broke off or a full "
+    "disk leaves it: fetch or save it again",
+    Kind.OTHER_ZIP: "a zip archive without weights of torch.save (no data.pkl): unpack it and give "
+    "the checkpoint inside",
+    Kind.TAR: "a tar archive: unpack it with 'tar xf' and give the checkpoint inside",
+    Kind.GZIP: "a gzip archive: unpack it with 'gunzip' or 'tar xzf' and give the checkpoint "
+    "inside",
+    Kind.HDF5: "an HDF5 file, as Keras writes it: convert the weights to PyTorch first",
+    Kind.PICKLE: "a plain pickle, which can run any code when it is read: where it was made, "
+    "save the weights with torch.save or safetensors",
+    Kind.HTML: "an HTML page, as a download that asked for a login leaves it: fetch the file "
+    "itself again",
+    Kind.LFS_POINTER: "a Git LFS pointer, which stands for the file: run 'git lfs pull'",
+    Kind.TEXT: "a text file: check the path",
+    Kind.EMPTY: "an empty file, as a save or download that broke off leaves it: fetch or save it "
+    "again",
+    Kind.UNKNOWN: "bytes of no known format: check the path, or fetch the file again",
+}
+
+
+def sniff(path: Path) -> Kind:
+    """Tell what kind of file *path* is from its first bytes, and from its list if it is a zip.
+
+    Raises:
+        InputError: There is no such file, it is a directory, or it must not be read.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> page = pathlib.Path(tempfile.mkdtemp()) / "resnet18.pth"
+        >>> _ = page.write_text("<!DOCTYPE html><html>Sign in</html>")
+        >>> sniff(page).value
+        'HTML page'
+    """
+    if path.is_dir():
+        raise InputError(_directory_message(path))
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: expected a checkpoint file, got a path where there is none: check the path"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a checkpoint file that can be read, got '{error.strerror}': "
+            "check its permissions"
+        ) from error
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_kind(path)
+    return kind_of_head(head, size_bytes=path.stat().st_size)
+
+
+def require_readable(path: Path) -> Kind:
+    """Return the kind of *path* if weights can be read from it.
+
+    Raises:
+        InputError: It is anything else; the line names what it is and what to do.
+    """
+    kind = sniff(path)
+    if kind not in READABLE:
+        raise InputError(f"{path}: expected a checkpoint, got {_REFUSALS[kind]}")
+    return kind
+
+
+def kind_of_head(head: bytes, *, size_bytes: int) -> Kind:
+    r"""Tell the kind of a file, zips aside, from its first bytes and its size.
+
+    Example:
+        >>> kind_of_head(b"\x1f\x8b\x08\x00", size_bytes=4000).value
+        'gzip archive'
+    """
+    if not head:
+        return Kind.EMPTY
+    if head.startswith(LEGACY_MAGIC):
+        return Kind.TORCH_LEGACY
+    if _is_safetensors(head, size_bytes):
+        return Kind.SAFETENSORS
+    if head[TAR_MAGIC_OFFSET:].startswith(b"ustar"):
+        return Kind.TAR
+    if head.startswith(b"\x1f\x8b"):
+        return Kind.GZIP
+    if head.startswith(b"\x89HDF\r\n"):
+        return Kind.HDF5
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return Kind.PICKLE
+    return _text_kind(head)
+
+
+def _is_safetensors(head: bytes, size_bytes: int) -> bool:
+    header_bytes = int.from_bytes(head[:8], "little")
+    fits = header_bytes <= min(size_bytes - 8, MAX_SAFETENSORS_HEADER_BYTES)
+    return head[8:9] == b"{" and fits
+
+
+def _text_kind(head: bytes) -> Kind:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return Kind.HTML
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return Kind.LFS_POINTER
+    if b"\x00" in head:
+        return Kind.UNKNOWN
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        cut_in_a_character = len(head) == HEAD_BYTES and error.start > HEAD_BYTES - 4
+        return Kind.TEXT if cut_in_a_character else Kind.UNKNOWN
+    return Kind.TEXT
+
+
+def _zip_kind(path: Path) -> Kind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return Kind.TRUNCATED_ZIP
+    inner = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inner:
+        return Kind.TORCHSCRIPT
+    if "archive_format" in inner:
+        return Kind.TORCH_EXPORT
+    return Kind.TORCH_ZIP if "data.pkl" in inner else Kind.OTHER_ZIP
+
+
+def _directory_message(path: Path) -> str:
+    inside = sorted(item.name for item in path.iterdir() if item.suffix in WEIGHT_SUFFIXES)
+    advice = f"give one of the files in it: {', '.join(inside[:5])}" if inside else "give the file"
+    return f"{path}: expected a checkpoint file, got a directory: {advice}"

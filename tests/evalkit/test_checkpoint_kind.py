@@ -1,0 +1,177 @@
+import gzip
+import pickle
+import tarfile
+import zipfile
+
+import pytest
+import torch
+from checkpoint_files import small_net
+from safetensors.torch import save_file
+
+from evalkit.checkpoint.kind import Kind, require_readable, sniff
+from evalkit.errors import InputError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.pth"
+
+
+def test_zip_of_torch_save(path):
+    torch.save(small_net().state_dict(), path)
+
+    assert sniff(path) is Kind.TORCH_ZIP
+    assert require_readable(path) is Kind.TORCH_ZIP
+
+
+def test_file_of_torch_before_1_6(path):
+    torch.save(small_net().state_dict(), path, _use_new_zipfile_serialization=False)
+
+    assert require_readable(path) is Kind.TORCH_LEGACY
+
+
+def test_safetensors_whatever_the_suffix(path):
+    save_file(small_net().state_dict(), path)
+
+    assert require_readable(path) is Kind.SAFETENSORS
+
+
+def write_torchscript(path):
+    path.write_bytes(b"")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"")
+        archive.writestr("model/constants.pkl", b"")
+
+
+def write_truncated(path):
+    torch.save(small_net().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def write_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inner/model.pth", b"")
+
+
+def write_tar(path):
+    inner = path.with_name("inner.pth")
+    torch.save({}, inner)
+    with tarfile.open(path, "w") as archive:
+        archive.add(inner, arcname="inner.pth")
+
+
+def write_pointer(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+
+
+TORCHSCRIPT = (
+    "a TorchScript archive, which holds a program: where it was made, save the model's "
+    "state_dict() with torch.save"
+)
+REFUSED = {
+    "torchscript": (write_torchscript, TORCHSCRIPT),
+    "truncated": (
+        write_truncated,
+        (
+            "a torch file whose end is missing, as a download that broke off or a full disk leaves "
+            "it: fetch or save it again"
+        ),
+    ),
+    "zip": (
+        write_zip,
+        (
+            "a zip archive without weights of torch.save (no data.pkl): unpack it and give the "
+            "checkpoint inside"
+        ),
+    ),
+    "tar": (
+        write_tar,
+        "a tar archive: unpack it with 'tar xf' and give the checkpoint inside",
+    ),
+    "gzip": (
+        lambda path: path.write_bytes(gzip.compress(b"weights")),
+        "a gzip archive: unpack it with 'gunzip' or 'tar xzf' and give the checkpoint inside",
+    ),
+    "pickle": (
+        lambda path: path.write_bytes(pickle.dumps({"weight": [1.0]})),
+        (
+            "a plain pickle, which can run any code when it is read: where it was made, save the "
+            "weights with torch.save or safetensors"
+        ),
+    ),
+    "hdf5": (
+        lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)),
+        "an HDF5 file, as Keras writes it: convert the weights to PyTorch first",
+    ),
+    "html": (
+        lambda path: path.write_text("\n<!DOCTYPE html>\n<html><title>Sign in</title></html>"),
+        "an HTML page, as a download that asked for a login leaves it: fetch the file itself again",
+    ),
+    "pointer": (
+        write_pointer,
+        "a Git LFS pointer, which stands for the file: run 'git lfs pull'",
+    ),
+    "text": (
+        lambda path: path.write_text("learning rate: 0.1\n"),
+        "a text file: check the path",
+    ),
+    "long text": (
+        lambda path: path.write_text("é" * 2000),
+        "a text file: check the path",
+    ),
+    "empty": (
+        lambda path: path.write_bytes(b""),
+        "an empty file, as a save or download that broke off leaves it: fetch or save it again",
+    ),
+    "noise": (
+        lambda path: path.write_bytes(bytes(range(256))),
+        "bytes of no known format: check the path, or fetch the file again",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_checkpoint_is_named_with_what_to_do(path, name):
+    write, expected = REFUSED[name]
+    write(path)
+
+    with pytest.raises(InputError) as error:
+        require_readable(path)
+
+    assert str(error.value) == f"{path}: expected a checkpoint, got {expected}"
+
+
+def test_real_torchscript_and_torch_export_archives_are_refused(tmp_path):
+    model = torch.nn.Linear(4, 2)
+    with pytest.warns((DeprecationWarning, FutureWarning)):
+        torch.jit.script(model).save(tmp_path / "script.pt")
+    torch.export.save(torch.export.export(model, (torch.ones(1, 4),)), tmp_path / "export.pt2")
+
+    assert sniff(tmp_path / "script.pt") is Kind.TORCHSCRIPT
+    assert sniff(tmp_path / "export.pt2") is Kind.TORCH_EXPORT
+
+
+def test_missing_file(path):
+    with pytest.raises(InputError) as error:
+        sniff(path)
+
+    assert str(error.value) == (
+        f"{path}: expected a checkpoint file, got a path where there is none: check the path"
+    )
+
+
+def test_directory_names_the_checkpoints_in_it(tmp_path):
+    with pytest.raises(InputError) as error:
+        sniff(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: expected a checkpoint file, got a directory: give the file"
+    )
+
+    for name in ("last.pth", "best.pth", "log.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError) as error:
+        sniff(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: expected a checkpoint file, got a directory: "
+        "give one of the files in it: best.pth, last.pth"
+    )
