@@ -1,0 +1,202 @@
+import argparse
+import collections
+import datetime as dt
+import hashlib
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_files import SmallNet, same_weights, small_net, tag_as_cuda
+from safetensors.torch import save_file
+
+from evalkit.checkpoint import load_checkpoint
+from evalkit.checkpoint.read import read
+from evalkit.errors import InputError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "checkpoint.pth"
+
+
+def message_of(path):
+    with pytest.raises(InputError) as error:
+        read(path)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_reads_what_torch_saved(path, as_zip):
+    state = small_net().state_dict()
+    torch.save({"epoch": 3, "state_dict": state}, path, _use_new_zipfile_serialization=as_zip)
+
+    contents = read(path)
+
+    assert contents.kind.value == ("torch zip" if as_zip else "legacy torch")
+    assert contents.tree["epoch"] == 3
+    assert torch.equal(contents.tree["state_dict"]["fc.weight"], state["fc.weight"])
+    assert contents.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_reads_safetensors(path):
+    save_file(small_net().state_dict(), path)
+
+    assert torch.equal(read(path).tree["fc.bias"], small_net().fc.bias)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:7"])
+def test_file_of_a_gpu_loads_on_the_cpu(tmp_path, path, device):
+    """The error that everybody meets first, proved to occur before it is proved to be avoided."""
+    torch.save({"state_dict": small_net().state_dict()}, tmp_path / "cpu.pth")
+    tag_as_cuda(tmp_path / "cpu.pth", path, device)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match=r"Attempting to deserialize object on a CUDA"):
+            torch.load(path, weights_only=True)
+
+    model, report = load_checkpoint(path, SmallNet())
+
+    assert report.matched_fraction == 1
+    assert same_weights(model, small_net())
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_harmless_classes_are_read_without_their_libraries(path, as_zip):
+    args = argparse.Namespace(
+        lr=np.float64(0.1),
+        best=np.float32(0.5),
+        name=np.str_("run"),
+        table=np.arange(6).reshape(2, 3),
+        fortran=np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        big_endian=np.array([1, 2], dtype=">i4"),
+        objects=np.array(["a", None], dtype=object),
+        struct=np.zeros(2, dtype=[("a", "f4")]),
+        data=pathlib.Path("/data/images"),
+        started=dt.datetime(2024, 5, 1, tzinfo=dt.UTC),
+        took=dt.timedelta(hours=2),
+        counts=collections.defaultdict(int, {"cat": 3}),
+        last=collections.deque([1, 2], maxlen=2),
+        tags=frozenset({"a"}),
+        torch=torch.__version__,
+    )
+    torch.save({"args": args}, path, _use_new_zipfile_serialization=as_zip)
+
+    found = read(path).tree["args"]
+
+    assert (found.lr, found.best, found.name) == (0.1, 0.5, "run")
+    assert type(found.lr) is float
+    np.testing.assert_array_equal(found.table.value, args.table)
+    np.testing.assert_array_equal(found.fortran.value, args.fortran)
+    np.testing.assert_array_equal(found.big_endian.value, args.big_endian)
+    assert found.objects.value is None
+    assert found.struct.value is None
+    assert str(found.data) == "/data/images"
+    assert found.started == args.started
+    assert found.took == args.took
+    assert found.counts == {"cat": 3}
+    assert found.last == [1, 2]
+    assert found.tags == args.tags
+    assert found.torch == str(torch.__version__)
+
+
+def test_names_of_numpy_1_are_read_by_numpy_2(tmp_path, path):
+    torch.save({"best_acc": np.float64(0.75)}, tmp_path / "numpy2.pth")
+    with zipfile.ZipFile(tmp_path / "numpy2.pth") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"numpy._core.", b"numpy.core."))
+
+    assert read(path).tree["best_acc"] == 0.75
+
+
+def test_a_whole_model_is_refused_by_the_name_of_its_class(path):
+    torch.save({"model": small_net()}, path)
+
+    assert message_of(path) == (
+        f"{path}: expected tensors and plain values, got an object of class "
+        "checkpoint_files.SmallNet, which could run code when it is read: where the file was "
+        "made, save the model's state_dict() instead"
+    )
+
+
+class Hostile:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_nothing_in_a_file_is_run(path, tmp_path, monkeypatch, as_zip):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    evidence = tmp_path / "evidence"
+    torch.save(
+        {"weight": torch.ones(1), "x": Hostile(f"touch {evidence}")},
+        path,
+        _use_new_zipfile_serialization=as_zip,
+    )
+
+    message = message_of(path)
+
+    assert not evidence.exists()
+    assert message == (
+        f"{path}: expected tensors and plain values, got an object of class posix.system, which "
+        "could run code when it is read: where the file was made, save the model's state_dict() "
+        "instead"
+    )
+
+
+def test_no_message_advises_to_read_unsafely(path):
+    for content in ({"x": Hostile("true")}, {"model": small_net()}):
+        torch.save(content, path)
+        assert "weights_only" not in message_of(path)
+
+
+def test_another_pickle_protocol(path):
+    torch.save({"weight": torch.ones(1)}, path, pickle_protocol=4)
+
+    assert message_of(path) == (
+        f"{path}: expected torch.save's default pickle protocol 2, got another one: where the "
+        "file was made, save it again without pickle_protocol"
+    )
+
+
+def test_zip_packed_again_with_compression_is_not_mapped(tmp_path, path):
+    """Mapped at their offsets, compressed tensors would be noise that loads without an error."""
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "stored.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pth") as old,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+
+    assert torch.equal(read(path).tree["weight"], torch.zeros(1000))
+
+
+def test_damaged_pickle(tmp_path, path):
+    torch.save({"weight": torch.ones(1)}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, data[:-4] if name.endswith("data.pkl") else data)
+
+    assert message_of(path).startswith(f"{path}: expected a whole checkpoint, got a damaged one (")
+    assert message_of(path).endswith("): fetch or save it again")
+
+
+def test_legacy_file_that_ends_too_early(path):
+    torch.save({"weight": torch.ones(1000)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-100])
+
+    assert message_of(path).startswith(f"{path}: expected a whole checkpoint, got a damaged one (")
+
+
+def test_damaged_safetensors(path):
+    save_file({"weight": torch.ones(1000)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+    assert message_of(path).startswith(f"{path}: expected whole safetensors, got a damaged file (")

@@ -1,0 +1,112 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from checkpoint_files import SmallNet, same_weights, small_net
+from torch import nn
+
+from evalkit.checkpoint import load_checkpoint, save_checkpoint
+from evalkit.errors import InputError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "checkpoint.pth"
+
+
+def test_plain_torch_reads_it_with_nothing_of_ours_imported(path):
+    save_checkpoint(
+        path,
+        small_net(num_classes=2),
+        classes=["cat", "dog"],
+        transform={"resize": 256, "mean": [0.5]},
+        model_spec="torchvision:resnet18",
+        epoch=3,
+    )
+    program = (
+        "import sys, torch; tree = torch.load(sys.argv[1], weights_only=True); "
+        "print(sorted(tree), tree['classes'], tree['transform'], 'evalkit' in sys.modules)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == (
+        "['classes', 'epoch', 'model_spec', 'state_dict', 'transform'] ['cat', 'dog'] "
+        "{'resize': 256, 'mean': [0.5]} False\n"
+    )
+
+
+def test_comes_back_as_it_was(path):
+    save_checkpoint(path, small_net(seed=1), classes=[str(digit) for digit in range(10)])
+
+    loaded, report = load_checkpoint(path, SmallNet())
+
+    assert same_weights(loaded, small_net(seed=1))
+    assert report.classes == tuple("0123456789")
+
+
+def test_wrappers_leave_no_trace_in_the_keys(path):
+    save_checkpoint(path, torch.compile(nn.DataParallel(small_net()), backend="eager"))
+
+    state = torch.load(path, weights_only=True)["state_dict"]
+
+    assert list(state) == list(small_net().state_dict())
+
+
+def test_file_that_is_there_is_replaced_whole(path, tmp_path):
+    save_checkpoint(path, small_net(seed=1))
+    save_checkpoint(path, small_net(seed=2))
+
+    loaded, _report = load_checkpoint(path, SmallNet())
+
+    assert same_weights(loaded, small_net(seed=2))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_permissions_are_those_of_any_new_file(path, tmp_path):
+    save_checkpoint(path, small_net())
+    (tmp_path / "other").touch()
+
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+class Config:
+    pass
+
+
+def test_object_that_could_not_be_read_safely_leaves_the_old_file(path, tmp_path):
+    save_checkpoint(path, small_net(seed=1))
+
+    with pytest.raises(InputError) as error:
+        save_checkpoint(path, small_net(seed=2), config=Config())
+
+    assert str(error.value) == (
+        f"{path}: expected numbers, text, tensors, lists and dicts beside the weights, got an "
+        f"object of class {Config.__module__}.Config: convert it first"
+    )
+    loaded, _report = load_checkpoint(path, SmallNet())
+    assert same_weights(loaded, small_net(seed=1))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_does_not_exist(tmp_path):
+    path = tmp_path / "runs" / "best.pth"
+
+    with pytest.raises(InputError) as error:
+        save_checkpoint(path, small_net())
+
+    assert str(error.value) == (
+        f"{path}: expected a place to write a checkpoint to, got 'No such file or directory': "
+        "choose another path"
+    )
+
+
+def test_classes_that_repeat(path):
+    with pytest.raises(InputError) as error:
+        save_checkpoint(path, small_net(), classes=["cat", "cat"])
+
+    assert str(error.value) == "classes must differ from each other, got ['cat', 'cat']"
+    assert not path.exists()
