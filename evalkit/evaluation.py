@@ -17,7 +17,7 @@ from evalkit.report.tables import write_tables
 from evalkit.report.text import as_html_table, one_line
 from evalkit.scores import overall_scores, per_class_scores
 from evalkit.tally import Tally
-from evalkit.wording import some
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,6 @@ RECORDED_BY_THE_RUN = (
 )
 UNKNOWN_RUN = "made from a table of predictions: how these were made is not known"
 NOT_RECORDED = "the run did not record it"
-NEEDS_ALL_PROBABILITIES = "it needs the probability of every class, the predictions have fewer"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -199,10 +198,11 @@ def _summary(
     """Everything of summary.json, in its order."""
     overall = overall_scores(confusion)
     figures, reasons = tally.figures()
-    reasons["brier"] = NEEDS_ALL_PROBABILITIES
+    reasons["top_k.5"] = reasons.pop("top5", "")
+    reasons["brier"] = "it needs the probability of every class"
     top_k = {"1": overall["accuracy"]}
     if len(confusion) <= TOP_K:
-        reasons["top5"] = f"with {len(confusion)} classes it is 1 for any predictions"
+        reasons["top_k.5"] = f"with {len(confusion)} classes it is 1 for any predictions"
     elif "top5" in figures:
         top_k[str(TOP_K)] = figures["top5"]
     known = dict((run or {}).get("scores", {}))
@@ -225,7 +225,7 @@ def _summary(
     }
     summary = {name: _plain(value) for name, value in summary.items()}
     missing = [name for name, value in summary.items() if value is None]
-    missing += ["top5"] if str(TOP_K) not in top_k else []
+    missing += ["top_k.5"] if str(TOP_K) not in top_k else []
     summary["not_available"] = {name: reasons.get(name, "undefined") for name in missing}
     summary["warnings"] = [*(run or {}).get("warnings", ()), *_warnings(confusion, tally)]
     return summary
@@ -237,13 +237,18 @@ def _bound(fraction: float, samples: int, side: int) -> float:
 
 def _warnings(confusion: pd.DataFrame, tally: Tally) -> list[str]:
     counts = confusion.to_numpy()
-    without = confusion.index[(counts.sum(axis=1) == 0)].tolist()
+    without = confusion.index[counts.sum(axis=1) == 0].tolist()
     found = []
     if without:
         found.append(
-            f"{len(without)} of {len(confusion)} classes have no samples ({some(without)}): their "
-            "recall is undefined; balanced accuracy and macro recall differ where they were "
-            "predicted"
+            f"no samples of {len(without)} of {len(confusion)} classes ({some(without)}): "
+            "their recall is undefined"
+        )
+    lured = int(counts[:, counts.sum(axis=1) == 0].sum())
+    if lured:
+        found.append(
+            f"{counted(lured, 'prediction')} of a class without samples: macro recall counts it "
+            "as 0, balanced accuracy leaves it out"
         )
     found += [
         fault for name in ("confidence", "label_probability") if (fault := tally.invalid(name))

@@ -149,18 +149,19 @@ class Tally:
         """Classes as positions in order of appearance, -1 where missing."""
         values = batch[column]
         codes, found = pd.factorize(values)
-        kind = pd.api.types.infer_dtype(found, skipna=False)
-        if kind not in {"string", "integer", "boolean", "empty", "categorical"}:
+        names_found = np.asarray(found, dtype=object).tolist()
+        kind = pd.api.types.infer_dtype(names_found, skipna=False)
+        if kind not in {"string", "integer", "boolean", "empty"}:
             raise InputError(
                 f"column {column} must hold class names or integers, got {values.dtype} "
-                f"({some([*map(repr, found.tolist())])}): choose another column or convert it"
+                f"({some([*map(repr, names_found)])}): choose another column or convert it"
             )
         missing = codes < 0
         if missing.any() and not self._missing[column]:
             self._first_missing[column] = self.samples + int(missing.argmax()) + 1
         self._missing[column] += int(missing.sum())
         names = self._positions
-        positions = [names.setdefault(str(name), len(names)) for name in found.tolist()]
+        positions = [names.setdefault(str(name), len(names)) for name in names_found]
         if len(names) > MAX_CLASSES:
             raise InputError(
                 f"column {column} must hold classes, got more than {MAX_CLASSES} different "
