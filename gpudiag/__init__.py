@@ -1,0 +1,142 @@
+"""What is wrong with this GPU machine and its PyTorch, why, and what cures it.
+
+>>> import gpudiag
+>>> report = gpudiag.diagnose(gpudiag.snapshot(torch=False))
+>>> report.to_frame().columns.tolist()
+['id', 'severity', 'title', 'subject', 'evidence', 'cause', 'fix']
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gpudiag.diagnose
+import gpudiag.snapshot
+from gpudiag.diagnose import Report
+from gpudiag.finding import Finding
+from gpudiag.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Finding",
+    "Report",
+    "Snapshot",
+    "devices",
+    "diagnose",
+    "memory",
+    "processes",
+    "select_devices",
+    "snapshot",
+    "versions",
+]
+
+_ask_rules = gpudiag.diagnose.diagnose
+
+
+def snapshot(*, torch: bool = True, timeout_s: float = 20.0) -> Snapshot:
+    """Everything that can be seen of this machine; never raises, never changes anything.
+
+    Args:
+        torch: Whether to import torch, in a process of its own.
+        timeout_s: Limit for the whole in seconds; what has not answered by then says so.
+
+    Returns:
+        The facts, not redacted; each is a value or a `Missing` with the reason.
+
+    Example:
+        >>> snapshot(torch=False).torch.version
+        Missing(missing='torch was not asked (--no-torch)')
+    """
+    from gpudiag.probes import take_snapshot
+
+    return take_snapshot(torch=torch, timeout_s=timeout_s)
+
+
+def diagnose(snapshot: Snapshot | None = None) -> Report:  # noqa: F811 - the name users know
+    """Ask every rule about a snapshot, by default one that is taken now.
+
+    Args:
+        snapshot: What was seen, here or on another machine.
+
+    Returns:
+        The findings, worst first, with what passed and what could not be asked.
+
+    Example:
+        >>> diagnose(Snapshot()).findings
+        ()
+    """
+    from gpudiag.rules import RULES
+
+    return _ask_rules(_now() if snapshot is None else snapshot, RULES)
+
+
+def versions(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
+    """Versions of the system, the driver, CUDA, torch and its companions.
+
+    Returns:
+        One row per component with the columns ``component`` and ``version`` (NA: not there or
+        not known; ``frame.attrs["missing"]`` gives the reason).
+    """
+    return _frame("versions", _now() if snapshot is None else snapshot)
+
+
+def devices(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
+    """The GPUs that NVML lists, one row each, units in the column names.
+
+    Example:
+        >>> devices(Snapshot()).columns[:4].tolist()
+        ['index', 'uuid', 'name', 'pci_address']
+    """
+    return _frame("devices", snapshot)
+
+
+def memory(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
+    """GPU memory in bytes, one row per GPU.
+
+    ``used_bytes`` = ``processes_bytes`` (held by the processes that NVML names) +
+    ``unaccounted_bytes``; the driver's own ``reserved_bytes`` are not part of it.
+    """
+    return _frame("memory", snapshot)
+
+
+def processes(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
+    """The processes that hold GPU memory, one row per process and GPU."""
+    return _frame("processes", snapshot)
+
+
+def select_devices(value: str | None) -> str:
+    """Choose the GPUs of this process by setting CUDA_VISIBLE_DEVICES, checked.
+
+    Call it before torch uses CUDA: afterwards the variable is not read any more.
+
+    Args:
+        value: Indices or UUIDs separated by commas; an empty text hides every GPU.
+
+    Returns:
+        The value as it was set, without spaces.
+
+    Raises:
+        InputError: CUDA would not read the value as it was meant.
+        RuntimeError: This process has initialised CUDA already.
+
+    Example:
+        >>> select_devices("0, 1")  # doctest: +SKIP
+        '0,1'
+    """
+    from gpudiag.select import select
+
+    return select(value or "")
+
+
+def _now() -> Snapshot:
+    return snapshot()
+
+
+def _frame(table: str, seen: Snapshot | None) -> pd.DataFrame:
+    from gpudiag.render.as_frame import frame
+    from gpudiag.tables import TABLES, columns
+
+    rows = TABLES[table](snapshot(torch=False) if seen is None else seen)
+    return frame(rows, columns(table))

@@ -124,6 +124,7 @@ class Nvml(Section, frozen=True, kw_only=True):
 
     init_code: Fact[int] = not_recorded()
     init_message: Fact[str] = not_recorded()
+    failure: Fact[str | None] = not_recorded()  # how asking it ended, None: it answered
     driver_version: Fact[str] = not_recorded()
     library_version: Fact[str] = not_recorded()
     cuda_version: Fact[str] = not_recorded()  # newest CUDA the driver knows, "12.4"
@@ -206,9 +207,9 @@ class Requirement(Struct, frozen=True, kw_only=True):
 
     package: str
     requires: str
-    specifier: str
+    specifier: str  # as in its metadata: "==2.9.0", ">=2.14.0", or empty
+    marker: str
     installed: str | None
-    satisfied: bool
 
 
 class Packages(Section, frozen=True, kw_only=True):

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import msgspec
 
@@ -19,6 +18,7 @@ from gpudiag.probes.nvml import nvml
 from gpudiag.probes.packages import packages
 from gpudiag.probes.system import system
 from gpudiag.probes.torch_build import torch_build, torch_not_asked
+from gpudiag.version import __version__
 from gpudiag.snapshot import (
     Driver,
     Environment,
@@ -67,6 +67,7 @@ def take_snapshot(
     torch: bool = True,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     probes: tuple[Probe, ...] | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Snapshot:
     """Ask every probe about the machine; nothing is changed and nothing is raised.
 
@@ -75,15 +76,18 @@ def take_snapshot(
         torch: Whether torch is imported (in a process of its own).
         timeout_s: Upper limit for the whole; a probe's own limit may be shorter.
         probes: What to ask instead of the seven.
+        meanwhile: Called while the probes wait for their programs: time to import what the
+            answer will need.
 
     Returns:
         The snapshot; a probe that failed, hung or crashed leaves its reason in every fact.
     """
     host = host or Host()
     runs = [_Run(probe, host, timeout_s) for probe in probes or (PROBES if torch else WITHOUT_TORCH)]
+    meanwhile()
     sections = {run.probe.section: run.section() for run in runs}
     return Snapshot(
-        gpudiag_version=version("gpudiag"),
+        gpudiag_version=__version__,
         taken_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         probe_times_s={run.probe.section: round(run.seconds, 3) for run in runs},
         **sections,  # type: ignore[arg-type]  # the table above pairs names and types

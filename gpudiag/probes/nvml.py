@@ -24,13 +24,17 @@ def nvml(host: Host, limit_s: float) -> Nvml:
     outcome = host.run_python_bare(CHILDREN / "ask_nvml.py", str(folder), timeout_s=limit_s)
     objects, failure = spoken(outcome)
     if not objects:
-        return Nvml.missing(f"NVML could not be asked: {failure or 'it said nothing'}")
+        ended = failure or "it said nothing"
+        return Nvml.missing(f"NVML could not be asked: {ended}", failure=ended)
     first, *rest = objects
     if first["init_code"] != 0:
         message = first["init_message"]
         reason = f"NVML did not start: {message} (NVML {first['init_code']})"
-        return Nvml.missing(reason, init_code=first["init_code"], init_message=message)
+        return Nvml.missing(
+            reason, init_code=first["init_code"], init_message=message, failure=None
+        )
     count = first.pop("gpu_count")
+    first["failure"] = failure
     if isinstance(count, dict):
         return msgspec.convert(first | {"gpus": count}, Nvml)
     gpus = [_gpu(said["gpu"]) for said in rest if "gpu" in said]

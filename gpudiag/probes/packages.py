@@ -13,6 +13,9 @@ OF_INTEREST = re.compile(
     r"|xformers|flash-attn|bitsandbytes|vllm|transformers|lightning|timm|gpudiag"
 )
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+REQUIREMENT = re.compile(
+    r"^Requires-Dist: ([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;\n]*)(?:;(.*))?$", re.MULTILINE
+)
 METADATA_FOLDER = re.compile(r"(.+?)-(\d[^-]*)\.(?:dist-info|egg-info)")
 VERSION_LINE = re.compile(r"^__version__\b[^=\n]*=\s*['\"]([^'\"]+)", re.MULTILINE)
 
@@ -56,28 +59,19 @@ def requirements(host: Host, installed: tuple[Package, ...]) -> tuple[Requiremen
 
 
 def _requirements_in(metadata: str, name: str, by_name: dict[str, Package]) -> list[Requirement]:
-    from packaging.requirements import InvalidRequirement
-    from packaging.requirements import Requirement as Parsed
-
     found = []
-    for text in re.findall(r"^Requires-Dist: (.*)$", metadata.partition("\n\n")[0], re.MULTILINE):
-        try:
-            parsed = Parsed(text)
-        except InvalidRequirement:
-            continue
-        required = normalized(parsed.name)
-        applies = parsed.marker is None or parsed.marker.evaluate({"extra": ""})
-        if not applies or not OF_INTEREST.fullmatch(required) or required == "numpy":
+    for match in REQUIREMENT.finditer(metadata.partition("\n\n")[0]):
+        required, specifier, marker = normalized(match[1]), match[2].strip("() "), match[3] or ""
+        if not OF_INTEREST.fullmatch(required) or required == "numpy" or "extra" in marker:
             continue
         other = by_name.get(required)
         found.append(
             Requirement(
                 package=name,
                 requires=required,
-                specifier=str(parsed.specifier),
+                specifier=specifier.replace(" ", ""),
+                marker=marker.strip(),
                 installed=other.version if other else None,
-                satisfied=other is not None
-                and parsed.specifier.contains(other.version, prereleases=True),
             )
         )
     return found

@@ -18,6 +18,7 @@ RULES: tuple[Rule, ...] = (
     driver.nouveau_holds_the_gpu,
     driver.cuda_does_not_start,
     driver.no_nvidia_gpu,
+    driver.nvml_hangs_or_crashes,
     torch_build.cpu_only_torch,
     torch_build.driver_too_old,
     torch_build.no_kernel_image,

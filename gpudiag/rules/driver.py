@@ -203,6 +203,29 @@ def no_nvidia_gpu(snapshot: Snapshot) -> Finding | None:
     )
 
 
+@rule("GD107", Severity.ERROR, "https://github.com/NVIDIA/open-gpu-kernel-modules/issues/446")
+def nvml_hangs_or_crashes(snapshot: Snapshot) -> Finding | None:
+    """The driver's management library hangs or crashes.
+
+    NVML was asked in a process of its own, which gave no answer in time or died. nvidia-smi is
+    the same library and will do the same.
+    """
+    failure = known(snapshot.nvml.failure)
+    if failure is None:
+        return None
+    gpus = known_or(snapshot.nvml.gpus, ())
+    silent = [str(gpu.index) for gpu in gpus if isinstance(gpu.error_codes, Missing)]
+    return Finding(
+        evidence=(
+            f"NVML: {failure}",
+            f"first GPU without an answer: {silent[0]}" if silent else "no GPU answered",
+        ),
+        cause="the driver or a GPU's firmware is stuck; programs that ask it will be, too",
+        fix="sudo nvidia-bug-report.sh --safe-mode keeps the evidence; then reboot, and update "
+        "the driver if it comes back",
+    )
+
+
 def _is_on_disk(snapshot: Snapshot) -> bool:
     driver = snapshot.driver
     return bool(known_or(driver.library_versions, ())) or not isinstance(

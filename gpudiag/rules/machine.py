@@ -69,6 +69,8 @@ def install_torch(snapshot: Snapshot) -> str:
 
 def install_driver(snapshot: Snapshot) -> str:
     """The command that installs a current driver on this operating system."""
+    if known_or(snapshot.system.container, None) is not None:
+        return f"install driver {DRIVER_TO_INSTALL} or newer on the container's host"
     system = known_or(snapshot.system.os_name, "").lower()
     if "ubuntu" in system:
         return f"sudo apt install nvidia-driver-{DRIVER_TO_INSTALL}-server && sudo reboot"

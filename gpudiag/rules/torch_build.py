@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from packaging.specifiers import SpecifierSet
+
 from gpudiag.finding import Finding, Severity, rule, subject_of
 from gpudiag.rules.compatibility import MINIMUM_DRIVER, major, support
 from gpudiag.rules.machine import (
@@ -14,7 +16,7 @@ from gpudiag.rules.machine import (
     install_torch,
     pip,
 )
-from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
+from gpudiag.snapshot import Missing, NotObserved, Requirement, Snapshot, known, known_or
 
 NUMPY_2_FROM_TORCH = (2, 3)  # older builds were compiled against NumPy 1
 
@@ -195,7 +197,7 @@ def torchvision_does_not_fit(snapshot: Snapshot) -> Finding | None:
         f"{need.package} {packages[need.package].version} requires torch{need.specifier}, "
         f"installed is {need.installed}"
         for need in known(snapshot.packages.requirements)
-        if need.requires == "torch" and not need.satisfied
+        if need.requires == "torch" and not _satisfied(need)
     ]
     for name in ("torchvision", "torchaudio"):
         companion = packages.get(name)
@@ -278,6 +280,12 @@ def numpy_too_new_for_torch(snapshot: Snapshot) -> Finding | None:
         evidence=(f"numpy {numpy}", f"torch {torch}"),
         cause="the two exchange arrays through a binary interface that changed with NumPy 2",
         fix=f'{pip(snapshot)} install "numpy<2", or upgrade torch to 2.3 or newer',
+    )
+
+
+def _satisfied(need: Requirement) -> bool:
+    return need.installed is not None and SpecifierSet(need.specifier).contains(
+        need.installed, prereleases=True
     )
 
 

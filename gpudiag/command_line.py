@@ -1,0 +1,64 @@
+"""The boundary of a command: one line for every error, a defined exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+
+import click
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERNAL_ERROR = 3
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for `yes | head -1` as well
+
+
+def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int:
+    """Run a command and give its exit code.
+
+    Args:
+        command: The click command or group; its callbacks may return an exit code.
+        name: The program's name, which begins every error line.
+        bad_input: The error whose message is meant for the user as it stands.
+
+    Returns:
+        What the command returned (None: 0); 2 for a usage error or bad input; 3 for a fault of
+        the program's own, whose traceback is printed with ``NAME_DEBUG=1``; 130 when
+        interrupted; 141 when the reader of standard output went away.
+    """
+    try:
+        code = command.main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+    except click.Abort:
+        return _complain(name, "interrupted", EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else name
+        return _complain(name, f"{error.format_message()} See '{path} --help'.", EXIT_BAD_INPUT)
+    except bad_input as error:
+        return _complain(name, str(error), EXIT_BAD_INPUT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever is left is a bug of ours
+        return _internal_error(name, error)
+    return code if isinstance(code, int) else 0
+
+
+def _internal_error(name: str, error: Exception) -> int:
+    variable = f"{name.upper()}_DEBUG"
+    if os.environ.get(variable) == "1":
+        traceback.print_exception(error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    message = (
+        f"internal error: {what} (a bug: run the same command with {variable}=1 and report the "
+        "traceback)"
+    )
+    return _complain(name, message, EXIT_INTERNAL_ERROR)
+
+
+def _complain(name: str, message: str, code: int) -> int:
+    click.echo(f"{name}: {message}", err=True)
+    return code

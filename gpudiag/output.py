@@ -1,0 +1,35 @@
+"""Write a file whole or not at all, readable by its owner alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from gpudiag.errors import InputError
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write *text* to *path* with mode 0600, replacing a file but never following a link.
+
+    Raises:
+        InputError: The path is a symbolic link or a folder, or its folder cannot be written.
+    """
+    if path.is_symlink():
+        raise InputError(f"expected a file to write, got the symbolic link {path}: name its target")
+    if path.is_dir():
+        raise InputError(f"expected a file to write, got the folder {path}: add a file name")
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(
+            f"expected a folder that can be written for {path}, got: {error.strerror}"
+        ) from error

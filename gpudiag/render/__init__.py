@@ -1,0 +1,1 @@
+"""Report -> str (text, JSON) and snapshot -> tables; nothing here prints."""

@@ -1,0 +1,73 @@
+"""Rows -> text, CSV or JSON. A fact that is missing is an empty cell, in JSON its reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from tabulate import tabulate
+
+from gpudiag.snapshot import Missing
+from gpudiag.tables import Row
+
+GIB = 2**30
+UNITS = {"_bytes": "GiB", "_fraction": "%", "_celsius": "°C", "_watts": "W", "_mhz": "MHz"}
+
+
+def as_text(rows: Sequence[Row], *, empty: str) -> str:
+    """An aligned table with readable units; *empty* says why there are no rows."""
+    if not rows:
+        return empty
+    shown = [{_heading(name): _cell(name, value) for name, value in row.items()} for row in rows]
+    table = tabulate(shown, headers="keys", tablefmt="simple", disable_numparse=True)
+    return "\n".join(line.rstrip() for line in table.splitlines())
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """CSV with one header row; bytes stay bytes, fractions stay fractions."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: None if isinstance(v, Missing) else v for k, v in row.items()})
+    return text.getvalue().rstrip("\n")
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """A list of objects; a missing fact is ``{"missing": reason}``."""
+    return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode()
+
+
+def printable(text: object) -> str:
+    """Text from outside without anything that could steer a terminal.
+
+    Example:
+        >>> printable("H100\\x1b[2J")
+        'H100\\\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def _heading(name: str) -> str:
+    for suffix, unit in UNITS.items():
+        if name.endswith(suffix):
+            return f"{name.removesuffix(suffix).replace('_', ' ')} {unit}"
+    return name.replace("_", " ")
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, Missing):
+        return "?"
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name.endswith("_bytes"):
+        return f"{value / GIB:.2f}"
+    if name.endswith("_fraction"):
+        return f"{value:.0%}".removesuffix("%")
+    return f"{value:.0f}" if isinstance(value, float) else printable(value)

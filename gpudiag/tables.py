@@ -1,0 +1,145 @@
+"""Snapshot -> rows: what `versions`, `devices`, `memory` and `processes` show, units in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpudiag.snapshot import Fact, Gpu, GpuProcess, Missing, Nvml, Snapshot, known_or
+
+Row = dict[str, Any]  # a value of a row is a fact: a plain value, None for "nothing", or Missing
+
+
+def versions(snapshot: Snapshot) -> list[Row]:
+    """One row per component: ``component``, ``version``."""
+    torch, nvml, driver, system = snapshot.torch, snapshot.nvml, snapshot.driver, snapshot.system
+    rows: list[tuple[str, Fact[str | None]]] = [
+        ("gpudiag", snapshot.gpudiag_version),
+        ("operating system", system.os_name),
+        ("kernel", system.kernel),
+        ("python", system.python_version),
+        ("nvidia driver", nvml.driver_version),
+        ("nvidia kernel module", driver.module_version),
+        ("cuda of the driver", _first_known(driver.cuda_driver_version, nvml.cuda_version)),
+        ("torch", torch.version),
+        ("cuda of torch", torch.cuda_version),
+        ("hip of torch", torch.hip_version),
+        ("cudnn", torch.cudnn_version),
+        ("nccl", torch.nccl_version),
+    ]
+    shown = {"torch", "gpudiag"}
+    for package in known_or(snapshot.packages.installed, ()):
+        if package.name not in shown:
+            shown.add(package.name)  # a second copy further down sys.path is not the one in use
+            rows.append((package.name, package.build or package.version))
+    return [{"component": component, "version": version} for component, version in rows]
+
+
+def devices(snapshot: Snapshot) -> list[Row]:
+    """One row per GPU, in NVML's order."""
+    return [
+        {
+            "index": gpu.index,
+            "uuid": gpu.uuid,
+            "name": gpu.name,
+            "pci_address": gpu.pci_address,
+            "compute_capability": _dotted(gpu.compute_capability),
+            "memory_total_bytes": gpu.memory_total_bytes,
+            "memory_used_bytes": gpu.memory_used_bytes,
+            "utilization_fraction": gpu.utilization_fraction,
+            "temperature_celsius": gpu.temperature_celsius,
+            "power_watts": gpu.power_watts,
+            "power_limit_watts": gpu.power_limit_watts,
+            "clock_sm_mhz": gpu.clock_sm_mhz,
+            "ecc_enabled": gpu.ecc_enabled,
+            "mig_enabled": gpu.mig_enabled,
+            "compute_mode": gpu.compute_mode,
+            "persistence_enabled": gpu.persistence_enabled,
+        }
+        for gpu in known_or(snapshot.nvml.gpus, ())
+    ]
+
+
+def memory(snapshot: Snapshot) -> list[Row]:
+    """One row per GPU: used = by the processes seen + unaccounted; the reserve is the driver's."""
+    return [
+        {
+            "index": gpu.index,
+            "uuid": gpu.uuid,
+            "name": gpu.name,
+            "total_bytes": gpu.memory_total_bytes,
+            "used_bytes": gpu.memory_used_bytes,
+            "processes_bytes": _held_by_processes(gpu),
+            "unaccounted_bytes": _unaccounted(gpu),
+            "reserved_bytes": gpu.memory_reserved_bytes,
+            "free_bytes": gpu.memory_free_bytes,
+        }
+        for gpu in known_or(snapshot.nvml.gpus, ())
+    ]
+
+
+def processes(snapshot: Snapshot) -> list[Row]:
+    """One row per process and GPU, the largest holder of each GPU first."""
+
+    def by_size(process: GpuProcess) -> int:
+        return -known_or(process.used_bytes, 0)
+
+    return [
+        {
+            "index": gpu.index,
+            "uuid": gpu.uuid,
+            "pid": process.pid,
+            "name": process.name,
+            "user": process.user,
+            "kind": process.kind,
+            "used_bytes": process.used_bytes,
+        }
+        for gpu in known_or(snapshot.nvml.gpus, ())
+        for process in sorted(known_or(gpu.processes, ()), key=by_size)
+    ]
+
+
+TABLES: dict[str, Callable[[Snapshot], list[Row]]] = {
+    "versions": versions,
+    "devices": devices,
+    "memory": memory,
+    "processes": processes,
+}
+
+
+def _first_known(*facts: Fact[str]) -> Fact[str]:
+    return next((fact for fact in facts if not isinstance(fact, Missing)), facts[0])
+
+
+def _dotted(capability: Fact[tuple[int, int]]) -> Fact[str]:
+    return capability if isinstance(capability, Missing) else f"{capability[0]}.{capability[1]}"
+
+
+def _held_by_processes(gpu: Gpu) -> Fact[int]:
+    if isinstance(gpu.processes, Missing):
+        return gpu.processes
+    total = 0
+    for process in gpu.processes:
+        if isinstance(process.used_bytes, Missing):
+            return process.used_bytes
+        total += process.used_bytes
+    return total
+
+
+def _unaccounted(gpu: Gpu) -> Fact[int]:
+    held, used = _held_by_processes(gpu), gpu.memory_used_bytes
+    if isinstance(used, Missing):
+        return used
+    return held if isinstance(held, Missing) else max(0, used - held)
+
+
+def columns(table: str) -> list[str]:
+    """The columns of a table, also where it has no rows.
+
+    Example:
+        >>> columns("processes")
+        ['index', 'uuid', 'pid', 'name', 'user', 'kind', 'used_bytes']
+    """
+    process = GpuProcess(pid=0, kind="compute")
+    example = Snapshot(nvml=Nvml(gpus=(Gpu(index=0, processes=(process,)),)))
+    return list(TABLES[table](example)[0])
