@@ -202,7 +202,8 @@ def _refuse_missing(name: str, missing: npt.NDArray[np.bool_]) -> None:
     if missing.any():
         raise InputError(
             f"{name} must give a class for every sample, got "
-            f"{counted(int(missing.sum()), 'missing value')} in {missing.size}, the first at position {int(missing.argmax())}"
+            f"{counted(int(missing.sum()), 'missing value')} in {missing.size}, "
+            f"the first at position {int(missing.argmax())}"
         )
 
 

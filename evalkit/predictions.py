@@ -190,9 +190,10 @@ def _csv_batches(table: Path, required: dict[str, str]) -> Iterator[pd.DataFrame
         columns.pop("top5", None)  # text in a CSV file, not a list
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a cell lost per row
-            with read(usecols=list(columns), chunksize=BATCH_ROWS) as reader:
+            # All columns: with usecols pandas lets a row with a comma too many pass, shifted.
+            with read(chunksize=BATCH_ROWS) as reader:
                 for batch in reader:
-                    yield batch.rename(columns=columns)
+                    yield batch[list(columns)].rename(columns=columns)
     except pd.errors.EmptyDataError as error:
         raise InputError(
             f"table must have a header and at least one row, got {table} with nothing in it"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import textwrap
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tabulate import tabulate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
@@ -40,7 +41,7 @@ def as_text(evaluation: Evaluation) -> str:
     """
     summary = evaluation.summary
     parts = [
-        "\n".join(f"! {printable(warning)}" for warning in summary["warnings"]),
+        "\n".join(map(_warning, summary["warnings"])),
         one_line(evaluation),
         _headline(summary),
         _class_table(evaluation.per_class),
@@ -75,7 +76,15 @@ def printable(text: object, *, width: int | None = None) -> str:
         ('a\\x1b[2Jb', 'a long …')
     """
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    return safe if width is None or len(safe) <= width else f"{safe[: width - 1]}…"
+    if width is None or _display_width(safe) <= width:
+        return safe
+    while _display_width(safe) >= width:
+        safe = safe[:-1]
+    return f"{safe}…"
+
+
+def _warning(text: str) -> str:
+    return textwrap.fill(f"! {printable(text)}", width=WIDTH, subsequent_indent="  ")
 
 
 def _headline(summary: dict[str, Any]) -> str:
@@ -111,24 +120,14 @@ def _class_table(per_class: pd.DataFrame) -> str:
     rows = [
         (
             printable(name, width=NAME_WIDTH),
-            *_with_interval(row, "precision"),
-            *_with_interval(row, "recall"),
-            *_with_interval(row, "f1"),
+            *(_with_interval(row, score) for score in ("precision", "recall", "f1")),
             f"{row['support']:.0f}",
             f"{row['predicted']:.0f}",
         )
         for name, row in shown.iterrows()
     ]
-    headers = ("class", "precision", "", "recall", "", "F1", "", "support", "predicted")
-    alignment = ("left", *("right", "left") * 3, "right", "right")
-    table = tabulate(
-        rows,
-        headers,
-        tablefmt="plain",
-        colalign=alignment,
-        disable_numparse=True,
-    )
-    return f"{table}\n{note}".rstrip()
+    header = ("class", "precision", "recall", "F1", "support", "predicted")
+    return f"{_columns([header, *rows], '<<<<>>')}\n{note}".rstrip()
 
 
 def _confusions(confusion: pd.DataFrame) -> str:
@@ -144,9 +143,8 @@ def _confusions(confusion: pd.DataFrame) -> str:
         )
         for true, given, count, support in pairs
     ]
-    headers = ("most confused: true", "predicted", "samples", "of the true class")
-    alignment = ("left", "left", "right", "right")
-    return tabulate(rows, headers, tablefmt="plain", colalign=alignment, disable_numparse=True)
+    header = ("most confused: true", "predicted", "samples", "of the true class")
+    return _columns([header, *rows], "<<>>")
 
 
 def _most_confused(confusion: pd.DataFrame) -> Iterator[tuple[object, object, int, int]]:
@@ -167,8 +165,35 @@ def _most_confused(confusion: pd.DataFrame) -> Iterator[tuple[object, object, in
             )
 
 
-def _with_interval(row: pd.Series[Any], name: str) -> Iterable[str]:
-    return _fraction(row[name]), _interval(row[f"{name}_low"], row[f"{name}_high"])
+def _columns(rows: Sequence[Sequence[str]], alignment: str) -> str:
+    """Cells under each other, two blanks apart; *alignment* has ``<`` or ``>`` per column."""
+    widths = [max(map(_display_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for text, width, side in zip(row, widths, alignment, strict=True):
+            blanks = " " * (width - _display_width(text))
+            cells.append(text + blanks if side == "<" else blanks + text)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _display_width(text: str) -> int:
+    """Columns of a terminal: Chinese characters take two, combining accents none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def _with_interval(row: pd.Series[Any], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if math.isnan(row[name]):
+        return UNDEFINED
+    return f"{_fraction(row[name])} [{_short(low)}, {_short(high)}]"
+
+
+def _short(fraction: float) -> str:
+    """Three characters: .07, .98, 1.0."""
+    return f"{fraction:.2f}".removeprefix("0")[:3]
 
 
 def _fraction(value: float | None) -> str:
@@ -176,6 +201,4 @@ def _fraction(value: float | None) -> str:
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    if low is None or high is None or math.isnan(low):
-        return ""
-    return f"[{low:.3f}, {high:.3f}]"
+    return f"[{low:.3f}, {high:.3f}]" if low is not None else ""
