@@ -54,7 +54,7 @@ def snapshot(*, torch: bool = True, timeout_s: float = 20.0) -> Snapshot:
     return take_snapshot(torch=torch, timeout_s=timeout_s)
 
 
-def diagnose(snapshot: Snapshot | None = None) -> Report:  # noqa: F811 - the name users know
+def diagnose(snapshot: Snapshot | None = None) -> Report:
     """Ask every rule about a snapshot, by default one that is taken now.
 
     Args:
@@ -72,7 +72,7 @@ def diagnose(snapshot: Snapshot | None = None) -> Report:  # noqa: F811 - the na
     return _ask_rules(_now() if snapshot is None else snapshot, RULES)
 
 
-def versions(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
+def versions(snapshot: Snapshot | None = None) -> pd.DataFrame:
     """Versions of the system, the driver, CUDA, torch and its companions.
 
     Returns:
@@ -82,7 +82,7 @@ def versions(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
     return _frame("versions", _now() if snapshot is None else snapshot)
 
 
-def devices(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
+def devices(snapshot: Snapshot | None = None) -> pd.DataFrame:
     """The GPUs that NVML lists, one row each, units in the column names.
 
     Example:
@@ -92,7 +92,7 @@ def devices(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
     return _frame("devices", snapshot)
 
 
-def memory(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
+def memory(snapshot: Snapshot | None = None) -> pd.DataFrame:
     """GPU memory in bytes, one row per GPU.
 
     ``used_bytes`` = ``processes_bytes`` (held by the processes that NVML names) +
@@ -101,7 +101,7 @@ def memory(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
     return _frame("memory", snapshot)
 
 
-def processes(snapshot: Snapshot | None = None) -> pd.DataFrame:  # noqa: F811
+def processes(snapshot: Snapshot | None = None) -> pd.DataFrame:
     """The processes that hold GPU memory, one row per process and GPU."""
     return _frame("processes", snapshot)
 

@@ -125,9 +125,7 @@ def diagnose(
 @no_torch
 @timeout
 @no_redact
-def snapshot(
-    *, output: Path | None, no_torch: bool, timeout_s: float, no_redact: bool
-) -> None:
+def snapshot(*, output: Path | None, no_torch: bool, timeout_s: float, no_redact: bool) -> None:
     """Write the facts about this machine as JSON, safe to paste into a bug report.
 
     \b
@@ -223,7 +221,9 @@ def chosen_rules(*, select: list[str], ignore: list[str]) -> tuple[Rule, ...]:
     from gpudiag.rules import RULES
 
     ids = [rule.id for rule in RULES]
-    unknown = [wanted for wanted in (*select, *ignore) if not any(i.startswith(wanted) for i in ids)]
+    unknown = [
+        wanted for wanted in (*select, *ignore) if not any(i.startswith(wanted) for i in ids)
+    ]
     if unknown:
         raise InputError(_unknown_ids(unknown, ids))
     return tuple(
@@ -239,9 +239,7 @@ def _unknown_ids(unknown: list[str], ids: list[str]) -> str:
 
     close = get_close_matches(unknown[0].upper(), ids, n=3)
     near = f", close ones are {', '.join(close)}" if close else ""
-    return (
-        f"expected the id of a rule, got {', '.join(unknown)}{near}; 'gpudiag rules' lists them"
-    )
+    return f"expected the id of a rule, got {', '.join(unknown)}{near}; 'gpudiag rules' lists them"
 
 
 def _ids(options: tuple[str, ...]) -> list[str]:

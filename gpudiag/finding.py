@@ -69,9 +69,7 @@ class Rule:
         """
         answer = self.ask(snapshot)
         stamped = tuple(
-            replace(
-                finding, id=self.id, severity=self.severity, title=self.title, links=self.links
-            )
+            replace(finding, id=self.id, severity=self.severity, title=self.title, links=self.links)
             for finding in answer.findings
         )
         return Answer(stamped, answer.gaps)

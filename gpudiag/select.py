@@ -21,7 +21,9 @@ def select(value: str) -> str:
             "CUDA would hide all of them"
         )
     if visible.malformed:
-        raise InputError(f"expected indices or UUIDs with commas, got {value!r}: {visible.malformed}")
+        raise InputError(
+            f"expected indices or UUIDs with commas, got {value!r}: {visible.malformed}"
+        )
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         raise RuntimeError(

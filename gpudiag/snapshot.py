@@ -190,7 +190,9 @@ class TorchBuild(Section, frozen=True, kw_only=True):
     allocator_backend: Fact[str] = not_recorded()
     allocator_settings: Fact[str | None] = not_recorded()
     import_warnings: Fact[tuple[str, ...]] = not_recorded()
-    accelerator: Fact[str | None] = not_recorded()  # cuda, xpu, mps, … as torch.accelerator names it
+    accelerator: Fact[str | None] = (
+        not_recorded()
+    )  # cuda, xpu, mps, … as torch.accelerator names it
 
 
 class Package(Struct, frozen=True, kw_only=True):
@@ -326,7 +328,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         try:
             document = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(f"expected a snapshot in JSON, got text that is not: {error}") from None
+            raise InputError(
+                f"expected a snapshot in JSON, got text that is not: {error}"
+            ) from None
         if isinstance(document, dict) and isinstance(document.get("snapshot"), dict):
             document = document["snapshot"]
         version = document.get("schema_version") if isinstance(document, dict) else None

@@ -1,4 +1,4 @@
-"""Snapshot -> rows: what `versions`, `devices`, `memory` and `processes` show, units in the names."""
+"""Snapshot -> rows of the commands that show a table, with units in the column names."""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ def snapshot(
     events=None,
 ):
     return Snapshot(
-        nvml=Nvml.missing(
-            ABSENT, **({} if gpus is None else {"gpus": tuple(gpus)}) | (nvml or {})
-        ),
+        nvml=Nvml.missing(ABSENT, **({} if gpus is None else {"gpus": tuple(gpus)}) | (nvml or {})),
         driver=Driver.missing(ABSENT, **driver or {}),
         torch=TorchBuild.missing(ABSENT, **torch or {}),
         packages=Packages.missing(ABSENT, **packages or {}),

@@ -3,8 +3,16 @@
 Usage: python -I -S ask_nvml.py FOLDER_OF_PYNVML
 """
 
+from __future__ import annotations
+
 import json
 import sys
+
+TYPE_CHECKING = False  # typing itself costs a fifth of this script's time
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 
 sys.path.append(sys.argv[1])
 import pynvml as n
@@ -20,11 +28,12 @@ COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclu
 NO_BYTES = 2**64 - 1  # NVML_VALUE_NOT_AVAILABLE
 
 
-def say(facts):
+def say(facts: dict[str, Any]) -> None:
+    """Tell the parent; what has been said is kept even if the next question is fatal."""
     print(json.dumps(facts), flush=True)
 
 
-def ask(call, *arguments, codes=None):
+def ask(call: Callable[..., Any], *arguments: Any, codes: set[int] | None = None) -> Any:
     """The call's value, or why there is none; unusual return codes are added to *codes*."""
     try:
         return call(*arguments)
@@ -37,11 +46,12 @@ def ask(call, *arguments, codes=None):
         return {"missing": f"{call.__name__.lstrip('_')}: {type(error).__name__}: {error}"}
 
 
-def is_missing(value):
+def is_missing(value: object) -> bool:
+    """Whether *value* is the reason for a missing one."""
     return isinstance(value, dict)
 
 
-def memory(handle, codes):
+def memory(handle: Any, codes: set[int]) -> dict[str, Any]:
     """Bytes in use without the driver's reserve, whichever way this driver counts."""
     info = ask(lambda h: n.nvmlDeviceGetMemoryInfo(h, version=n.nvmlMemory_v2), handle)
     if is_missing(info):
@@ -62,7 +72,8 @@ def memory(handle, codes):
     }
 
 
-def remapped_rows(handle, codes):
+def remapped_rows(handle: Any, codes: set[int]) -> dict[str, Any]:
+    """Memory rows that were replaced by spare ones, from the A100 on."""
     rows = ask(n.nvmlDeviceGetRemappedRows, handle, codes=codes)
     if is_missing(rows):
         return dict.fromkeys(
@@ -76,7 +87,8 @@ def remapped_rows(handle, codes):
     }
 
 
-def mig(handle, codes):
+def mig(handle: Any, codes: set[int]) -> dict[str, Any]:
+    """Whether the GPU is partitioned, and the UUIDs of its parts."""
     mode = ask(n.nvmlDeviceGetMigMode, handle, codes=codes)
     if is_missing(mode):
         return {"mig_enabled": mode, "mig_uuids": mode}
@@ -94,9 +106,9 @@ def mig(handle, codes):
     return {"mig_enabled": True, "mig_uuids": uuids}
 
 
-def processes(handle, codes):
+def processes(handle: Any, codes: set[int]) -> Any:
     """Every holder of memory once, with the newest call that this driver has."""
-    seen = {}
+    seen: dict[int, dict[str, Any]] = {}
     for kind, newest, older in (
         (
             "compute",
@@ -124,49 +136,59 @@ def processes(handle, codes):
     return list(seen.values())
 
 
-def scaled(call, factor):
-    def asked(*arguments):
+def scaled(call: Callable[..., Any], factor: float) -> Callable[..., Any]:
+    """The call, its value multiplied: NVML counts in milliwatts."""
+
+    def asked(*arguments: Any) -> Any:
         return call(*arguments) * factor
 
     asked.__name__ = call.__name__
     return asked
 
 
-def flag(call):
-    def asked(*arguments):
+def flag(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, its value as a bool."""
+
+    def asked(*arguments: Any) -> bool:
         return bool(call(*arguments))
 
     asked.__name__ = call.__name__
     return asked
 
 
-def event_reasons(handle):
+def event_reasons(handle: Any) -> Any:
+    """Why the clocks are what they are, under the name that this driver has for it."""
     try:
         return n.nvmlDeviceGetCurrentClocksEventReasons(handle)
     except n.NVMLError_FunctionNotFound:
         return n.nvmlDeviceGetCurrentClocksThrottleReasons(handle)  # its name before 535
 
 
-def gpu_utilization(handle):
+def gpu_utilization(handle: Any) -> Any:
+    """Fraction of the last sample period with a kernel resident."""
     return n.nvmlDeviceGetUtilizationRates(handle).gpu / 100
 
 
-def pci_address(handle):
+def pci_address(handle: Any) -> str:
+    """The address as Linux writes it."""
     info = n.nvmlDeviceGetPciInfo(handle)
     return f"{info.domain:04x}:{info.bus:02x}:{info.device:02x}.0"
 
 
-def uncorrected_ecc(handle):
+def uncorrected_ecc(handle: Any) -> Any:
+    """Uncorrected memory errors since the driver was loaded."""
     return n.nvmlDeviceGetTotalEccErrors(
         handle, n.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, n.NVML_VOLATILE_ECC
     )
 
 
-def ecc_enabled(handle):
+def ecc_enabled(handle: Any) -> bool:
+    """Whether error correction is on now (not: after the next reboot)."""
     return bool(n.nvmlDeviceGetEccMode(handle)[0])
 
 
-def compute_mode(handle):
+def compute_mode(handle: Any) -> str:
+    """The compute mode by name."""
     mode = n.nvmlDeviceGetComputeMode(handle)
     return COMPUTE_MODES.get(mode, str(mode))
 
@@ -202,12 +224,13 @@ FIELDS = {
 }
 
 
-def gpu(index):
+def gpu(index: int) -> dict[str, Any]:
+    """Every fact about one GPU."""
     handle = ask(n.nvmlDeviceGetHandleByIndex, index)
     if is_missing(handle):
         code = int(handle["missing"].rpartition("NVML ")[2].rstrip(")"))
         return {"index": index, "unreachable": handle["missing"], "error_codes": [code]}
-    codes = set()
+    codes: set[int] = set()
     facts = {
         name: ask(call, handle, *arguments, codes=codes)
         for name, (call, *arguments) in FIELDS.items()
@@ -218,12 +241,14 @@ def gpu(index):
     return {"index": index, **facts, "error_codes": sorted(codes)}
 
 
-def cuda_version():
+def cuda_version() -> str:
+    """The newest CUDA that the driver knows: 12040 is 12.4."""
     version = n.nvmlSystemGetCudaDriverVersion_v2()
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def main():
+def main() -> None:
+    """Ask, from what can hardly fail to what may crash."""
     try:
         n.nvmlInit()
     except n.NVMLError as error:

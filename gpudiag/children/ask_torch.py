@@ -1,18 +1,24 @@
 """Ask torch: what its files say, then what importing it gives, then what CUDA gives."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os
 import re
 import sys
 import warnings
+from typing import Any
+
+CUDNN_9 = 90_000  # from here on a major version has four digits behind it, before it three
 
 
-def say(facts):
+def say(facts: dict[str, Any]) -> None:
+    """Tell the parent; what has been said is kept even if the next question is fatal."""
     print(json.dumps(facts), flush=True)
 
 
-def version_on_disk():
+def version_on_disk() -> dict[str, Any] | None:
     """The facts that torch/version.py states, readable even where torch cannot be imported."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
@@ -35,18 +41,19 @@ def version_on_disk():
     return facts
 
 
-def dotted(version):
-    """cuDNN's 90501 as 9.5.1 and 8902 as 8.9.2, NCCL's tuple as text."""
+def dotted(version: Any) -> str | None:
+    """CuDNN's 90501 as 9.5.1 and 8902 as 8.9.2, NCCL's tuple as text."""
     if version is None:
         return None
     if isinstance(version, tuple):
         return ".".join(map(str, version))
-    major = 10_000 if version >= 90_000 else 1_000  # cuDNN 9 widened the number
+    major = 10_000 if version >= CUDNN_9 else 1_000
     return f"{version // major}.{version % major // 100}.{version % 100}"
 
 
-def build(torch):
-    nccl = None
+def build(torch: Any) -> dict[str, Any]:
+    """What torch was built for and with."""
+    nccl: Any = None
     if torch.version.cuda or torch.version.hip:
         try:
             nccl = dotted(torch.cuda.nccl.version())
@@ -62,13 +69,17 @@ def build(torch):
     }
 
 
-def built_architectures(torch):
+def built_architectures(torch: Any) -> list[str]:
     """get_arch_list() is empty where no device is usable; the build's own flags still say it."""
-    flags = getattr(torch._C, "_cuda_getArchFlags", None)
+    flags = getattr(
+        torch._C,  # noqa: SLF001 - the public name says nothing without a device
+        "_cuda_getArchFlags",
+        None,
+    )
     return (flags() or "").split() if flags else []
 
 
-def cuda(torch):
+def cuda(torch: Any) -> dict[str, Any]:
     """Availability, the reason when there is none, and the devices."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -99,7 +110,8 @@ def cuda(torch):
     return {"cuda_available": available, "cuda_error": error, "devices": devices}
 
 
-def accelerator(torch):
+def accelerator(torch: Any) -> Any:
+    """The kind of device that torch would use: cuda, xpu, mps, …; None without one."""
     module = getattr(torch, "accelerator", None)
     if module is None:
         return {"missing": "torch.accelerator came with torch 2.6"}
@@ -108,7 +120,8 @@ def accelerator(torch):
     return str(module.current_accelerator())
 
 
-def main():
+def main() -> None:
+    """Ask, from what can hardly fail to what may crash."""
     facts = version_on_disk()
     if facts is None:
         missing = {"missing": f"torch is not installed for {sys.executable}"}

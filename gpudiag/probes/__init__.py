@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import msgspec
 
 from gpudiag.host import Host
 from gpudiag.probes.driver import driver
@@ -18,7 +16,6 @@ from gpudiag.probes.nvml import nvml
 from gpudiag.probes.packages import packages
 from gpudiag.probes.system import system
 from gpudiag.probes.torch_build import torch_build, torch_not_asked
-from gpudiag.version import __version__
 from gpudiag.snapshot import (
     Driver,
     Environment,
@@ -30,6 +27,7 @@ from gpudiag.snapshot import (
     System,
     TorchBuild,
 )
+from gpudiag.version import __version__
 
 DEFAULT_TIMEOUT_S = 20.0
 SPARE_S = 0.5  # what a probe gets beyond the limit of the program that it runs
@@ -83,12 +81,14 @@ def take_snapshot(
         The snapshot; a probe that failed, hung or crashed leaves its reason in every fact.
     """
     host = host or Host()
-    runs = [_Run(probe, host, timeout_s) for probe in probes or (PROBES if torch else WITHOUT_TORCH)]
+    runs = [
+        _Run(probe, host, timeout_s) for probe in probes or (PROBES if torch else WITHOUT_TORCH)
+    ]
     meanwhile()
     sections = {run.probe.section: run.section() for run in runs}
     return Snapshot(
         gpudiag_version=__version__,
-        taken_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         probe_times_s={run.probe.section: round(run.seconds, 3) for run in runs},
         **sections,  # type: ignore[arg-type]  # the table above pairs names and types
     )

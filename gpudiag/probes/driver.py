@@ -26,7 +26,8 @@ SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e0
 
 def driver(host: Host, limit_s: float) -> Driver:
     """Every piece of the driver, each read for itself."""
-    return Driver(
+    return msgspec.structs.replace(
+        _cuda(host, limit_s),
         pci_devices=_pci_devices(host),
         module_loaded=_module_loaded(host),
         module_version=_module_version(host),
@@ -35,7 +36,6 @@ def driver(host: Host, limit_s: float) -> Driver:
         library_versions=_library_versions(host),
         device_nodes=_device_nodes(host),
         secure_boot=_secure_boot(host),
-        **_cuda(host, limit_s),
     )
 
 
@@ -127,14 +127,10 @@ def _secure_boot(host: Host) -> bool | Missing:
     return variable[-1:] == b"\x01"
 
 
-def _cuda(host: Host, limit_s: float) -> dict[str, int | str | Missing]:
-    names = ("cuda_init_code", "cuda_driver_version", "cuda_device_count", "libcuda_path")
-    objects, failure = spoken(
-        host.run_python_bare(CHILDREN / "ask_cuda.py", timeout_s=limit_s)
+def _cuda(host: Host, limit_s: float) -> Driver:
+    """The section with what libcuda itself answers, in a process of its own."""
+    objects, failure = spoken(host.run_python_bare(CHILDREN / "ask_cuda.py", timeout_s=limit_s))
+    unanswered = {"missing": failure or "cuInit did not succeed"}
+    return msgspec.convert(
+        dict.fromkeys(Driver.__struct_fields__, unanswered) | merged(objects), Driver
     )
-    said = merged(objects)
-    unanswered = Missing(failure or "cuInit did not succeed")
-    return {
-        name: msgspec.convert(said[name], int | str | Missing) if name in said else unanswered
-        for name in names
-    }

@@ -7,7 +7,18 @@ from difflib import get_close_matches
 from gpudiag.host import Host
 from gpudiag.snapshot import Environment, Misspelling, Variable
 
-ALLOWED_PREFIXES = ("CUDA_", "NVIDIA_", "PYTORCH_", "TORCH_", "NCCL_", "OMP_", "MKL_", "SLURM_", "HIP_", "ROCR_")
+ALLOWED_PREFIXES = (
+    "CUDA_",
+    "NVIDIA_",
+    "PYTORCH_",
+    "TORCH_",
+    "NCCL_",
+    "OMP_",
+    "MKL_",
+    "SLURM_",
+    "HIP_",
+    "ROCR_",
+)
 ALLOWED_NAMES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV", "CONDA_PREFIX")
 SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 

@@ -44,7 +44,7 @@ def _os_name(host: Host) -> str | Missing:
     return found[1] if found else Missing("/etc/os-release: no PRETTY_NAME")
 
 
-def _cpu_quota(host: Host) -> float | None | Missing:
+def _cpu_quota(host: Host) -> float | Missing | None:
     text = host.read("/sys/fs/cgroup/cpu.max")
     if isinstance(text, str):
         quota, _, period = text.partition(" ")
@@ -64,7 +64,7 @@ def _memory_total(host: Host) -> int | Missing:
     return int(found[1]) * KIB if found else Missing("/proc/meminfo: no MemTotal")
 
 
-def _memory_limit(host: Host) -> int | None | Missing:
+def _memory_limit(host: Host) -> int | Missing | None:
     text = host.read("/sys/fs/cgroup/memory.max")
     if isinstance(text, Missing):
         text = host.read("/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -85,7 +85,9 @@ def _container(host: Host) -> str | None:
     if "APPTAINER_CONTAINER" in host.environment or "SINGULARITY_CONTAINER" in host.environment:
         return "apptainer"
     cgroup = host.read("/proc/1/cgroup")
-    found = re.search(r"docker|kubepods|lxc|containerd", cgroup) if isinstance(cgroup, str) else None
+    found = (
+        re.search(r"docker|kubepods|lxc|containerd", cgroup) if isinstance(cgroup, str) else None
+    )
     return found[0] if found else host.environment.get("container")
 
 

@@ -27,7 +27,9 @@ def torch_build(host: Host, limit_s: float) -> TorchBuild:
     else:
         reason = f"torch was asked and did not answer: {failure or 'not part of its answer'}"
     unanswered = {"missing": reason}
-    return msgspec.convert(dict.fromkeys(TorchBuild.__struct_fields__, unanswered) | said, TorchBuild)
+    return msgspec.convert(
+        dict.fromkeys(TorchBuild.__struct_fields__, unanswered) | said, TorchBuild
+    )
 
 
 def torch_not_asked(host: Host, limit_s: float) -> TorchBuild:  # noqa: ARG001 - a probe's form

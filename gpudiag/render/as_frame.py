@@ -31,9 +31,7 @@ def frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
 
 def findings_frame(report: Report) -> pd.DataFrame:
     """One row per finding, worst first."""
-    rows = [
-        [getattr(finding, column) for column in FINDING_COLUMNS] for finding in report.findings
-    ]
+    rows = [[getattr(finding, column) for column in FINDING_COLUMNS] for finding in report.findings]
     table = pd.DataFrame(rows, columns=list(FINDING_COLUMNS))
     table["severity"] = table["severity"].map(str)
     return table

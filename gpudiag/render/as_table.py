@@ -43,11 +43,11 @@ def as_json(rows: Sequence[Row]) -> str:
 
 
 def printable(text: object) -> str:
-    """Text from outside without anything that could steer a terminal.
+    r"""Text from outside without anything that could steer a terminal.
 
     Example:
-        >>> printable("H100\\x1b[2J")
-        'H100\\\\x1b[2J'
+        >>> print(printable("H100\x1b[2J"))
+        H100\x1b[2J
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 

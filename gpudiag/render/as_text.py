@@ -130,7 +130,7 @@ def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
         name if len(name) <= NAME else name[: NAME - 1] + "…",
         f"{_gib(gpu.memory_used_bytes)} / {_gib(gpu.memory_total_bytes)}",
         "?" if utilization is None else f"{utilization * 100:.0f}",
-        str(known_or(gpu.temperature_celsius, "?")),  # type: ignore[arg-type]  # for display
+        "?" if isinstance(gpu.temperature_celsius, Missing) else str(gpu.temperature_celsius),
         f"{'?' if power is None else f'{power:.0f}'} / {'?' if limit is None else f'{limit:.0f}'}",
         "?" if isinstance(gpu.processes, Missing) else str(len(gpu.processes)),
     )
@@ -203,16 +203,19 @@ def _line(label: str, text: str) -> str:
 
 def _wrapped(label: str, text: str) -> str:
     """The text behind its label, wrapped to the width; a long command is not broken in words."""
-    return "\n".join(
-        textwrap.wrap(
-            printable(text),
-            WIDTH,
-            initial_indent=label,
-            subsequent_indent=" " * len(label),
-            break_long_words=False,
-            break_on_hyphens=False,
+    return (
+        "\n".join(
+            textwrap.wrap(
+                printable(text),
+                WIDTH,
+                initial_indent=label,
+                subsequent_indent=" " * len(label),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
         )
-    ) or label.rstrip()
+        or label.rstrip()
+    )
 
 
 def _short(fact: Fact[str]) -> str:

@@ -1,7 +1,7 @@
 """Which driver runs which CUDA build, which build runs which GPU, and the wheel that fits both.
 
-Sources: docs.nvidia.com/deploy/cuda-compatibility (drivers), docs.nvidia.com/cuda/cuda-c-programming-guide
-(binary and PTX compatibility), the architecture lists of the published torch wheels.
+Sources: docs.nvidia.com/deploy/cuda-compatibility (drivers), the section on binary and PTX
+compatibility of the CUDA C++ Programming Guide, the architecture lists of torch's wheels.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def wheel_for(driver_major: int, capabilities: Iterable[Capability]) -> Wheel | 
     """The newest published wheel that this driver and all these GPUs can run.
 
     Example:
-        >>> wheel_for(550, [(9, 0)]).tag, wheel_for(580, [(12, 0)]).tag, wheel_for(580, [(6, 1)]).tag
-        ('cu126', 'cu130', 'cu126')
+        >>> wheel_for(550, [(9, 0)]).tag, wheel_for(580, [(12, 0)]).tag
+        ('cu126', 'cu130')
         >>> wheel_for(390, [(6, 1)]) is None
         True
     """

@@ -15,9 +15,7 @@ HW_SLOWDOWN = 0x8
 SW_THERMAL = 0x20
 HW_THERMAL = 0x40
 POWER_BRAKE = 0x80
-EVENT_REASONS = (
-    "https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html"
-)
+EVENT_REASONS = "https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html"
 XID_CATALOGUE = "https://docs.nvidia.com/deploy/xid-errors/"
 ROW_REMAPPING = "https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/"
 
@@ -134,9 +132,7 @@ def thermal_throttling(gpu: Gpu) -> Finding | None:
     if not reasons & (SW_THERMAL | HW_THERMAL):
         return None
     kinds = [
-        name
-        for bit, name in ((SW_THERMAL, "software"), (HW_THERMAL, "hardware"))
-        if reasons & bit
+        name for bit, name in ((SW_THERMAL, "software"), (HW_THERMAL, "hardware")) if reasons & bit
     ]
     return Finding(
         evidence=(
@@ -223,7 +219,9 @@ def uncorrected_ecc_errors(gpu: Gpu) -> Finding | None:
     if count == 0:
         return None
     return Finding(
-        evidence=(f"GPU {gpu.index}: {count} uncorrected ECC error(s) since the driver was loaded",),
+        evidence=(
+            f"GPU {gpu.index}: {count} uncorrected ECC error(s) since the driver was loaded",
+        ),
         cause="the program that met them was ended, and the next may be",
         fix=f"when it is free: sudo nvidia-smi --gpu-reset -i {gpu.index}; "
         "if they come back, ask for a replacement",

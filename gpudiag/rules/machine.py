@@ -15,9 +15,8 @@ def has_nvidia_gpu(snapshot: Snapshot) -> bool:
         NotObserved: Nothing shows a GPU, and the PCI bus could not be read.
     """
     driver, nvml = snapshot.driver, snapshot.nvml
-    if known_or(nvml.gpus, ()) or known_or(driver.pci_devices, ()):
-        return True
-    if known_or(driver.module_loaded, False) or known_or(driver.device_nodes, ()):  # noqa: FBT003
+    signs = (nvml.gpus, driver.pci_devices, driver.module_loaded, driver.device_nodes)
+    if any(sign for sign in signs if not isinstance(sign, Missing)):
         return True
     known(driver.pci_devices)
     return False

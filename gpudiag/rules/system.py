@@ -23,7 +23,7 @@ def shared_memory_too_small(snapshot: Snapshot) -> Finding | None:
     in_kubernetes = known(system.container) in {"kubernetes", "kubepods"}
     return Finding(
         evidence=(
-            f"/dev/shm holds {size_mib} MiB, {used_mib} MiB of it in use",
+            f"/dev/shm holds {size_mib} MiB, {used_mib} MiB of it in use",  # noqa: S108 - a fact
             f"workers are comfortable from {COMFORTABLE_SHM_MIB} MiB",
         ),
         cause="a worker that fills /dev/shm dies with 'Bus error' in the middle of an epoch",

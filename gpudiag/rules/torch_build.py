@@ -183,7 +183,7 @@ def no_kernel_image(snapshot: Snapshot) -> tuple[Finding, ...]:
 
 @rule("GD204", Severity.ERROR, "https://github.com/pytorch/pytorch/issues/157648")
 def torchvision_does_not_fit(snapshot: Snapshot) -> Finding | None:
-    """torch and its companion (torchvision, torchaudio) do not belong together.
+    """Torch and its companion (torchvision, torchaudio) do not belong together.
 
     The companion was built against another torch: another version, or CUDA against CPU. Its
     compiled operators are not registered, and the import ends with "operator torchvision::nms
@@ -246,7 +246,7 @@ def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
 
 @rule("GD206", Severity.NOTE)
 def torch_not_installed(snapshot: Snapshot) -> Finding | None:
-    """torch is not installed in this environment.
+    """Torch is not installed in this environment.
 
     gpudiag asked the Python interpreter it runs in. Where torch lives in another environment,
     install gpudiag there.

@@ -137,9 +137,7 @@ def test_nouveau_is_named_with_the_gpu_it_holds():
     finding = only(driver.nouveau_holds_the_gpu, seen)
 
     assert (finding.id, finding.evidence) == ("GD104", ("0000:1b:00.0 is bound to nouveau",))
-    assert silent(
-        driver.nouveau_holds_the_gpu, snapshot(driver={"pci_devices": (h100("nvidia"),)})
-    )
+    assert silent(driver.nouveau_holds_the_gpu, snapshot(driver={"pci_devices": (h100("nvidia"),)}))
 
 
 def test_nouveau_needs_the_pci_bus():

@@ -10,7 +10,12 @@ PER_GPU = [
     (hardware.gpu_lost, "GD401", {"error_codes": (15,)}, {"error_codes": ()}),
     (hardware.gpu_lost, "GD401", {"error_codes": (999,)}, {"error_codes": (16,)}),
     (hardware.reset_required, "GD402", {"error_codes": (16,)}, {"error_codes": (15,)}),
-    (hardware.row_remap_pending, "GD403", {"row_remap_pending": True}, {"row_remap_pending": False}),
+    (
+        hardware.row_remap_pending,
+        "GD403",
+        {"row_remap_pending": True},
+        {"row_remap_pending": False},
+    ),
     (hardware.row_remap_failed, "GD404", {"row_remap_failed": True}, {"row_remap_failed": False}),
     (
         hardware.page_retirement_pending,
@@ -18,8 +23,18 @@ PER_GPU = [
         {"page_retirement_pending": True},
         {"page_retirement_pending": False},
     ),
-    (hardware.thermal_throttling, "GD406", {"clock_event_reasons": 0x20}, {"clock_event_reasons": 4}),
-    (hardware.thermal_throttling, "GD406", {"clock_event_reasons": 0x48}, {"clock_event_reasons": 8}),
+    (
+        hardware.thermal_throttling,
+        "GD406",
+        {"clock_event_reasons": 0x20},
+        {"clock_event_reasons": 4},
+    ),
+    (
+        hardware.thermal_throttling,
+        "GD406",
+        {"clock_event_reasons": 0x48},
+        {"clock_event_reasons": 8},
+    ),
     (hardware.power_brake, "GD407", {"clock_event_reasons": 0x80}, {"clock_event_reasons": 0x1}),
     (hardware.power_brake, "GD407", {"clock_event_reasons": 0x08}, {"clock_event_reasons": 0x48}),
     (
@@ -130,9 +145,7 @@ def test_xids_of_a_program_are_no_hardware_fault():
 
 
 def holding(*, used_mib, process_mib=0, reserved=0, visible=True):
-    processes = (
-        GpuProcess(pid=77, kind="compute", used_bytes=process_mib * MIB, visible=visible),
-    )
+    processes = (GpuProcess(pid=77, kind="compute", used_bytes=process_mib * MIB, visible=visible),)
     return snapshot(
         gpus=[
             gpu(

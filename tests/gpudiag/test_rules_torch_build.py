@@ -129,7 +129,7 @@ def test_a_driver_too_old_for_every_wheel_must_be_upgraded():
 
 
 def test_a_future_cuda_is_not_guessed_at():
-    with pytest.raises(NotObserved, match="CUDA 17.0"):
+    with pytest.raises(NotObserved, match=r"CUDA 17\.0"):
         torch_build.driver_too_old(snapshot(gpus=[gpu(**H100)], torch=torch(cuda_version="17.0")))
 
 

@@ -171,9 +171,7 @@ def test_a_container_on_a_gpu_host_without_device_files_was_started_without_gpus
 
 
 def test_kubernetes_gets_its_own_cure():
-    assert "nvidia.com/gpu" in only(
-        visibility.container_without_gpus, container("kubernetes")
-    ).fix
+    assert "nvidia.com/gpu" in only(visibility.container_without_gpus, container("kubernetes")).fix
 
 
 def test_a_container_with_gpus_or_on_a_host_without_is_fine():
@@ -192,9 +190,7 @@ def test_device_files_that_this_user_may_not_open_are_listed():
         DeviceNode(path="/dev/nvidiactl", usable=True),
     )
 
-    finding = only(
-        visibility.device_files_not_accessible, snapshot(driver={"device_nodes": nodes})
-    )
+    finding = only(visibility.device_files_not_accessible, snapshot(driver={"device_nodes": nodes}))
 
     assert (finding.id, finding.evidence) == (
         "GD307",
@@ -213,9 +209,7 @@ def test_a_prohibited_gpu_is_reported():
     assert only(visibility.compute_mode_prohibited, prohibited).fix == (
         "sudo nvidia-smi -i 3 -c DEFAULT"
     )
-    assert silent(
-        visibility.compute_mode_prohibited, snapshot(gpus=[gpu(compute_mode="default")])
-    )
+    assert silent(visibility.compute_mode_prohibited, snapshot(gpus=[gpu(compute_mode="default")]))
 
 
 def test_an_exclusive_gpu_is_reported_while_somebody_is_on_it():
