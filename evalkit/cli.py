@@ -8,20 +8,13 @@ Exit codes: 0 done, 2 usage error or unreadable input, 3 evalkit itself failed, 
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import traceback
 from pathlib import Path
 
 import click
 
 from evalkit.errors import InputError
-
-EXIT_BAD_INPUT = 2
-EXIT_INTERNAL_ERROR = 3
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE  # what a shell reports for `yes | head -1` as well
+from gpudiag.command_line import EXIT_BAD_INPUT, run
 
 EXISTING_OR_NOT = click.Path(path_type=Path)  # the commands check themselves and say what to do
 
@@ -87,39 +80,4 @@ def report(
 
 def main() -> None:
     """Run the command line and exit: errors are one line on standard error, never a traceback."""
-    sys.exit(_run(sys.argv[1:]))
-
-
-def _run(arguments: list[str]) -> int:
-    try:
-        code = cli.main(arguments, prog_name="evalkit", standalone_mode=False)
-        sys.stdout.flush()
-    except click.Abort:
-        return _complain("interrupted", EXIT_INTERRUPTED)
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "evalkit"
-        return _complain(f"{error.format_message()} See '{command} --help'.", EXIT_BAD_INPUT)
-    except InputError as error:
-        return _complain(str(error), EXIT_BAD_INPUT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - the boundary: whatever is left is a bug of ours
-        return _internal_error(error)
-    return code if isinstance(code, int) else 0
-
-
-def _internal_error(error: Exception) -> int:
-    if os.environ.get("EVALKIT_DEBUG") == "1":
-        traceback.print_exception(error)
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return _complain(
-        f"internal error: {what} (this is a bug in evalkit: run the same command with "
-        "EVALKIT_DEBUG=1 and report the traceback)",
-        EXIT_INTERNAL_ERROR,
-    )
-
-
-def _complain(message: str, code: int) -> int:
-    click.echo(f"evalkit: {message}", err=True)
-    return code
+    sys.exit(run(cli, name="evalkit", bad_input=InputError))

@@ -88,7 +88,7 @@ def class_index(classes: int | Iterable[Hashable]) -> pd.Index[Any]:
         )
     if kind == "integer" and names == list(range(len(names))):
         return pd.RangeIndex(len(names))
-    axis: pd.Index[Any] = pd.Index(names)
+    axis = _index("classes", names)
     if axis.has_duplicates:
         twice = axis[axis.duplicated()].unique()
         raise InputError(f"classes must differ from each other, got {_quote(twice)} more than once")
@@ -159,7 +159,7 @@ def _codes(name: str, values: Any, axis: pd.Index[Any]) -> Codes:
         )
     if integers and isinstance(axis, pd.RangeIndex):
         return array
-    positions: Codes = axis.get_indexer(pd.Index(array))
+    positions: Codes = axis.get_indexer(_index(name, array))
     return positions
 
 
@@ -189,6 +189,16 @@ def _as_array(name: str, values: Any) -> npt.NDArray[Any]:
         raise InputError(
             f"{name} must be integers of 64 bits, got {max(array, key=abs)}"
         ) from error
+
+
+def _index(name: str, values: Any) -> pd.Index[Any]:
+    try:
+        index: pd.Index[Any] = pd.Index(values)
+    except UnicodeEncodeError as error:  # from file names that are not UTF-8
+        raise InputError(
+            f"{name} must be text that UTF-8 can hold, got {error.object!r}: rename it"
+        ) from error
+    return index
 
 
 def _objects(values: Sequence[Any]) -> npt.NDArray[np.object_]:

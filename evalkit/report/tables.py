@@ -78,10 +78,6 @@ def write_tables(
     check_folder(folder, names=tuple(writers))
     try:
         return _write_whole(folder, writers)
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"class names must be text that UTF-8 can hold, got {error.object[:40]!r}"
-        ) from error
     except OSError as error:
         raise InputError(
             f"out must be a folder that can be written to, got {folder}: {error.strerror}"
@@ -116,12 +112,15 @@ def check_folder(folder: Path, *, names: tuple[str, ...] = ()) -> None:
 
 def _write_csv(frame: pd.DataFrame, stream: BinaryIO, *, corner: str) -> None:
     escaped = frame.rename(index=escape_cell)
-    stream.write(escaped.to_csv(index_label=corner, lineterminator="\n").encode())
+    text = escaped.to_csv(index_label=corner, lineterminator="\n")
+    if "\r" in text:  # Python's csv quotes it only where it is part of the line's end
+        text = escaped.to_csv(index_label=corner, lineterminator="\r\n")
+    stream.write(text.encode(errors="backslashreplace"))
 
 
 def _write_json(values: Mapping[str, Any], stream: BinaryIO) -> None:
-    stream.write(json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2).encode())
-    stream.write(b"\n")
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2)
+    stream.write(text.encode(errors="backslashreplace") + b"\n")  # JSON's own escape, as it happens
 
 
 def _write_whole(folder: Path, writers: Mapping[str, Callable[[BinaryIO], None]]) -> list[Path]:

@@ -204,6 +204,14 @@ def test_strided_and_foreign_byte_order_arrays_are_read_right():
     assert confusion_matrix(strided, foreign, 2).to_numpy().tolist() == [[1, 0], [0, 1]]
 
 
+def test_names_that_utf8_cannot_hold_are_refused():
+    """Folder names that are not UTF-8 come out of Python like this; pandas cannot keep them."""
+    expected = "must be text that UTF-8 can hold, got 'caf\\udce9': rename it"
+
+    assert message_of(["ant"], ["ant"], ["ant", "caf\udce9"]) == f"classes {expected}"
+    assert message_of(["ant"], ["caf\udce9"], NAMES) == f"predictions {expected}"
+
+
 def test_messages_are_one_line():
     for fault in (message_of(["a\nb"], ["ant"], NAMES), message_of(np.eye(3), [0], 3)):
         assert re.fullmatch(r"[^\n]+", fault)

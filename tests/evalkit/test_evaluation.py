@@ -1,0 +1,299 @@
+import json
+import math
+import os
+import stat
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evalkit.errors import InputError
+from evalkit.evaluation import Evaluation
+from evalkit.predictions import COLUMNS
+
+CLASSES = ["ant", "bee", "cat"]
+FILES = ["confusion_matrix.csv", "per_class.csv", "predictions.parquet", "summary.json"]
+FIELDS = {
+    "samples", "unreadable", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy",
+    "macro", "weighted", "mcc", "kappa", "top_k", "nll", "brier", "ece", "checkpoint", "model",
+    "transform", "precision_flags", "environment", "throughput", "warnings",
+}  # fmt: skip
+
+
+def predictions(**columns):
+    basic = {
+        "index": [0, 1, 2, 3],
+        "label": ["ant", "ant", "bee", "bee"],
+        "prediction": ["ant", "bee", "bee", "bee"],
+    }
+    return pd.DataFrame(basic | columns)
+
+
+def evaluation(frame=None, *, classes=CLASSES, run=None):
+    frame = predictions() if frame is None else frame
+    return Evaluation.from_predictions(frame, classes=classes, run=run)
+
+
+def tree(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else None
+
+
+def test_scores_and_keeps_the_predictions_in_order():
+    frame = predictions(site=["n", "s", "n", "s"], confidence=[0.9, 0.6, 0.8, 1.0])
+
+    result = evaluation(frame)
+
+    assert result.confusion.loc["ant", "bee"] == 1
+    assert result.per_class.loc["bee", "precision"] == pytest.approx(2 / 3)
+    assert result.summary["accuracy"] == 0.75
+    assert result.summary["ece"] == pytest.approx((0.1 + 0.6 + 0.2) / 4)
+    assert list(result.predictions.columns) == [
+        "index", "label", "prediction", "confidence", "site",
+    ]  # fmt: skip
+
+
+def test_categorical_and_text_columns_score_alike():
+    coded = predictions(
+        label=pd.Categorical.from_codes([0, 0, 1, 1], CLASSES),
+        prediction=pd.Categorical.from_codes([0, 1, 1, 1], CLASSES),
+    )
+
+    pd.testing.assert_frame_equal(evaluation(coded).confusion, evaluation().confusion)
+
+
+def test_every_field_is_there_and_every_null_has_its_reason():
+    summary = evaluation().summary
+
+    assert set(summary) >= FIELDS
+    unknown = {name for name in FIELDS if summary[name] is None}
+    assert unknown == {
+        "unreadable", "nll", "brier", "ece", "checkpoint", "model", "transform",
+        "precision_flags", "environment", "throughput",
+    }  # fmt: skip
+    assert set(summary["not_available"]) == unknown | {"top_k.5"}
+    assert all(summary["not_available"].values())
+
+
+def test_what_the_run_knows_goes_into_the_summary():
+    run = {
+        "unreadable": [{"path": "broken.png", "reason": "truncated"}],
+        "checkpoint": {"sha256": "ab", "matched_fraction": np.float32(1.0)},
+        "warnings": ["a prefix was removed"],
+        "scores": {"nll": 0.5, "brier": np.float64(0.25), "top_k": {1: 0.75, 5: 1.0}},
+    }
+    frame = predictions(label_probability=[0.5] * 4)
+
+    summary = evaluation(frame, run=run).summary
+
+    assert summary["unreadable"] == [{"path": "broken.png", "reason": "truncated"}]
+    assert summary["checkpoint"]["matched_fraction"] == 1.0
+    assert summary["nll"] == 0.5  # not ln 2, which the column would give
+    assert summary["brier"] == 0.25
+    assert summary["top_k"] == {"1": 0.75, "5": 1.0}
+    assert summary["top_k_low"]["5"] < 1 == summary["top_k_high"]["5"]
+    assert summary["warnings"][0] == "a prefix was removed"
+    assert summary["not_available"]["model"] == "the run did not record it"
+    json.dumps(summary, allow_nan=False)
+
+
+def test_figures_come_from_the_columns_where_they_can():
+    names = [f"c{i}" for i in range(8)]
+    frame = pd.DataFrame(
+        {
+            "label": ["c0", "c1"],
+            "prediction": ["c0", "c2"],
+            "label_probability": [0.5, 0.25],
+            "top5": [["c0", "c1", "c2", "c3", "c4"], ["c2", "c3", "c4", "c5", "c6"]],
+        }
+    )
+
+    summary = evaluation(frame, classes=names).summary
+
+    assert summary["top_k"] == {"1": 0.5, "5": 0.5}
+    assert summary["nll"] == pytest.approx(1.5 * math.log(2))
+
+
+def test_classes_without_samples_are_warned_about():
+    frame = predictions(prediction=["ant", "cat", "bee", "bee"])
+
+    assert evaluation(frame).summary["warnings"] == [
+        "no samples of 1 of 3 classes (cat): their recall is undefined",
+        "1 prediction of a class without samples: macro recall counts it as 0, balanced accuracy "
+        "leaves it out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frame", "run", "fault"),
+    [
+        (predictions().iloc[:0], None, "predictions must have at least one row, got none"),
+        (predictions().drop(columns="label"), None, "got no label among index, prediction"),
+        (
+            predictions(index=[0, 1, 1, 0]),
+            None,
+            "every sample once, got 2 values of index more than once, the first 1",
+        ),
+        (predictions(), {"modle": "resnet"}, "warnings and scores, got modle"),
+        (predictions(label=["ant", "ant", "bee", None]), None, "got 1 missing in column label"),
+        (predictions(label=["ant", "ant", "bee", "wolf"]), None, r"1 other names \('wolf'\)"),
+    ],
+)
+def test_unusable_predictions_are_refused(frame, run, fault):
+    with pytest.raises(InputError, match=fault):
+        evaluation(frame, run=run)
+
+
+def test_a_table_larger_than_a_batch_scores_like_its_predictions(tmp_path, monkeypatch):
+    monkeypatch.setattr("evalkit.predictions.BATCH_ROWS", 3)
+    frame = predictions(confidence=[0.9, 0.6, 0.8, 1.0])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+
+    result = Evaluation.from_table(tmp_path / "t.csv", classes=CLASSES)
+
+    assert result.predictions is None
+    assert result.summary == evaluation(frame).summary
+    pd.testing.assert_frame_equal(result.per_class, evaluation(frame).per_class)
+
+
+def test_classes_of_a_table_are_those_that_occur(tmp_path):
+    predictions().to_parquet(tmp_path / "t.parquet")
+
+    result = Evaluation.from_table(tmp_path / "t.parquet")
+
+    assert list(result.confusion.index) == ["ant", "bee"]
+
+
+def test_a_broken_confidence_is_refused_when_asked_for_and_else_only_left_out(tmp_path):
+    table = tmp_path / "t.csv"
+    predictions(confidence=[90, 60, 80, 100]).to_csv(table, index=False)
+
+    with pytest.raises(InputError, match=r"column confidence must hold probabilities in \[0, 1\]"):
+        Evaluation.from_table(table, confidence_column="confidence")
+    summary = Evaluation.from_table(table).summary
+
+    assert summary["ece"] is None
+    assert "got 4 of 4 values" in summary["not_available"]["ece"]
+    assert summary["not_available"]["ece"] in summary["warnings"]
+
+
+def test_saves_four_files_that_say_the_same(tmp_path):
+    result = evaluation()
+
+    written = result.save(tmp_path / "deep" / "report")
+
+    assert tree(tmp_path / "deep" / "report") == FILES
+    assert sorted(path.name for path in written) == FILES
+    folder = tmp_path / "deep" / "report"
+    per_class = pd.read_csv(folder / "per_class.csv", index_col="class")
+    pd.testing.assert_frame_equal(per_class, result.per_class, rtol=0, atol=0)
+    confusion = pd.read_csv(folder / "confusion_matrix.csv", index_col="true")
+    np.testing.assert_array_equal(confusion, result.confusion)
+    assert json.loads((folder / "summary.json").read_text()) == result.summary
+    back = pd.read_parquet(folder / "predictions.parquet")
+    assert [name for name in back if name in COLUMNS] == ["index", "label", "prediction"]
+
+
+def test_files_look_as_promised(tmp_path):
+    evaluation().save(tmp_path)
+
+    assert (tmp_path / "confusion_matrix.csv").read_text() == (
+        "true,ant,bee,cat\nant,1,1,0\nbee,0,2,0\ncat,0,0,0\n"
+    )
+    lines = (tmp_path / "per_class.csv").read_text().splitlines()
+    assert lines[0] == (
+        "class,precision,precision_low,precision_high,recall,recall_low,recall_high,"
+        "f1,f1_low,f1_high,support,predicted"
+    )
+    assert lines[3] == "cat,,,,,,,,,,0,0"
+
+
+def test_other_files_stay_and_old_results_are_replaced(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "per_class.csv").write_text("old")
+
+    evaluation().save(tmp_path)
+
+    assert tree(tmp_path) == sorted([*FILES, "notes.txt"])
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "per_class.csv").read_text().startswith("class,")
+
+
+def test_files_have_the_mode_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        evaluation().save(tmp_path)
+    finally:
+        os.umask(before)
+
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {0o640}
+
+
+def test_a_failure_leaves_nothing_new_and_everything_old(tmp_path):
+    (tmp_path / "summary.json").write_text("old")
+    mixed = evaluation(predictions(site=[1, "north", 2.5, None]))
+
+    for folder in (tmp_path, tmp_path / "new" / "report"):
+        with pytest.raises(InputError, match="columns of one type each"):
+            mixed.save(folder)
+
+    assert tree(tmp_path) == ["summary.json"]
+    assert (tmp_path / "summary.json").read_text() == "old"
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(InputError) as caught:
+        evaluation().save(tmp_path / "report")
+
+    assert str(caught.value) == (
+        f"out must be a folder that can be written to, got {tmp_path}/report: "
+        "No space left on device"
+    )
+    assert tree(tmp_path) == []
+
+
+def test_out_must_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "summary.json").mkdir(parents=True)
+
+    for folder, fault in {
+        "file": f"out must be a folder, got {tmp_path}/file: {tmp_path}/file is a file; "
+        "choose another name",
+        "file/deep": f"out must be a folder, got {tmp_path}/file/deep: {tmp_path}/file is a file; "
+        "choose another name",
+        "taken": "out must be free for a file summary.json, got a folder "
+        f"{tmp_path}/taken/summary.json",
+    }.items():
+        with pytest.raises(InputError) as caught:
+            evaluation().save(tmp_path / folder)
+        assert str(caught.value) == fault
+
+
+def test_out_must_be_writable(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+
+    with pytest.raises(InputError, match=r"can be written to, got .*: no permission for "):
+        evaluation().save(tmp_path)
+
+
+def test_a_checkpoint_whose_name_is_not_utf8_comes_back_from_the_summary(tmp_path):
+    evaluation(run={"checkpoint": {"path": "caf\udce9.pth"}}).save(tmp_path)
+
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["checkpoint"]["path"] == "caf\udce9.pth"
+
+
+def test_a_notebook_shows_the_table():
+    frame = pd.DataFrame({"label": ["<b>"], "prediction": ["<b>"]})
+
+    html = evaluation(frame, classes=["<b>", "c"])._repr_html_()
+
+    assert html.startswith("<p>1 samples, 2 classes: accuracy 1.000 [0.207, 1.000]</p><table")
+    assert "&lt;b&gt;" in html
+    assert "<b>" not in html
+    assert "NaN" not in html
