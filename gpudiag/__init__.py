@@ -122,8 +122,10 @@ def select_devices(value: str | None) -> str:
         RuntimeError: This process has initialised CUDA already.
 
     Example:
-        >>> select_devices("0, 1")  # doctest: +SKIP
-        '0,1'
+        >>> select_devices("0-1")
+        Traceback (most recent call last):
+        gpudiag.errors.InputError: expected indices or UUIDs with commas, got '0-1': '0-1' is read
+        as 0: ranges are not supported
     """
     from gpudiag.select import select
 

@@ -14,7 +14,7 @@ OF_INTEREST = re.compile(
 )
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 REQUIREMENT = re.compile(
-    r"^Requires-Dist: ([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;\n]*)(?:;(.*))?$", re.MULTILINE
+    r"^Requires-Dist: ([A-Za-z0-9._-]+)(?:\[[^]]*\])?[ \t]*([^;\n]*)(?:;(.*))?$", re.MULTILINE
 )
 METADATA_FOLDER = re.compile(r"(.+?)-(\d[^-]*)\.(?:dist-info|egg-info)")
 VERSION_LINE = re.compile(r"^__version__\b[^=\n]*=\s*['\"]([^'\"]+)", re.MULTILINE)

@@ -81,7 +81,7 @@ def driver_not_loaded(snapshot: Snapshot) -> Finding | None:
     """
     driver = snapshot.driver
     refused = known_or(snapshot.nvml.init_code, 0) == NVML_DRIVER_NOT_LOADED
-    if known_or(driver.module_loaded, refused is False) and not refused:
+    if not refused and known(driver.module_loaded):
         return None
     if not has_nvidia_gpu(snapshot) or in_container(snapshot) or _bound_to_nouveau(snapshot):
         return None

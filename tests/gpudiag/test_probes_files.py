@@ -1,0 +1,328 @@
+"""Probes that read files, on trees of files that stand in for a machine."""
+
+import os
+
+import pytest
+
+from gpudiag.host import Host
+from gpudiag.probes.driver import driver
+from gpudiag.probes.environment import environment, meant_by
+from gpudiag.probes.kernel_log import kernel_log
+from gpudiag.probes.packages import in_folder, requirements
+from gpudiag.probes.system import system
+from gpudiag.snapshot import Missing, Package, PciDevice, Requirement, known
+
+NO_PROGRAMS = {"PATH": "/nonexistent"}
+
+
+def write(root, files):
+    for path, text in files.items():
+        target = root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def pci(root, address, *, vendor="0x10de", kind="0x030200", bound=None):
+    folder = f"/sys/bus/pci/devices/{address}"
+    write(
+        root,
+        {f"{folder}/vendor": vendor + "\n", f"{folder}/class": kind, f"{folder}/device": "0x2330"},
+    )
+    if bound:
+        (root / folder.lstrip("/") / "driver").symlink_to(f"../../../bus/pci/drivers/{bound}")
+
+
+def test_only_nvidias_display_controllers_are_gpus(tmp_path):
+    pci(tmp_path, "0000:1b:00.0", bound="nvidia")
+    pci(tmp_path, "0000:1b:00.1", kind="0x040300")  # its audio part
+    pci(tmp_path, "0000:07:00.0", kind="0x068000")  # an NVSwitch
+    pci(tmp_path, "0000:00:02.0", vendor="0x8086")
+    pci(tmp_path, "0000:43:00.0")
+
+    found = driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5).pci_devices
+
+    assert found == (
+        PciDevice(address="0000:1b:00.0", device_id="0x2330", kernel_driver="nvidia"),
+        PciDevice(address="0000:43:00.0", device_id="0x2330", kernel_driver=None),
+    )
+
+
+PROPRIETARY = (
+    "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n"
+    "GCC version:  gcc version 11.4.0\n"
+)
+OPEN = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.133.07  Release Build\n"
+    "GCC version:  gcc version 12.2.0\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("banner", "version", "kind"),
+    [(PROPRIETARY, "550.54.15", "proprietary"), (OPEN, "570.133.07", "open")],
+)
+def test_the_loaded_module_tells_its_version_and_kind(tmp_path, banner, version, kind):
+    write(tmp_path, {"/proc/driver/nvidia/version": banner})
+
+    facts = driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
+
+    assert facts.module_loaded is True
+    assert (facts.module_version, facts.module_kind) == (version, kind)
+
+
+def test_libraries_device_files_and_secure_boot_are_found(tmp_path):
+    write(
+        tmp_path,
+        {
+            "/sys/module/nvidia/version": "550.54.15\n",
+            "/usr/lib/x86_64-linux-gnu/libcuda.so.550.144.03": "",
+            "/usr/lib/x86_64-linux-gnu/libcuda.so.1": "",
+            "/usr/lib64/libnvidia-ml.so.550.54.15": "",
+            "/dev/nvidia0": "",
+            "/dev/nvidiactl": "",
+            "/dev/nvidia-caps": "",
+            "/dev/null": "",
+            "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c": (
+                b"\x06\x00\x00\x00\x01"
+            ),
+        },
+    )
+
+    facts = driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
+
+    assert facts.library_versions == ("550.144.03", "550.54.15")
+    assert [node.path for node in facts.device_nodes] == ["/dev/nvidia0", "/dev/nvidiactl"]
+    assert facts.secure_boot is True
+    assert facts.module_loaded is True
+
+
+def test_an_empty_machine_gives_reasons(tmp_path):
+    facts = driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
+
+    assert facts.pci_devices == Missing("/sys/bus/pci/devices: No such file or directory")
+    assert facts.module_version == Missing("the nvidia kernel module is not loaded")
+    assert facts.module_on_disk_version == Missing("modinfo not found on PATH")
+    assert facts.module_loaded == Missing("/sys/module: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("echo 550.54.15", "550.54.15"),
+        (
+            "echo 'modinfo: ERROR: Module nvidia not found.' >&2; exit 1",
+            Missing("modinfo nvidia: modinfo: ERROR: Module nvidia not found."),
+        ),
+        ("sleep 60", Missing("modinfo nvidia: no answer within 0.5 s")),
+    ],
+)
+def test_modinfo_is_believed_but_not_waited_for(tmp_path, body, expected):
+    write(tmp_path, {"/bin/modinfo": f"#!/bin/sh\n{body}\n"})
+    (tmp_path / "bin/modinfo").chmod(0o755)
+    path = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+
+    assert driver(Host(root=tmp_path, environment=path), 0.5).module_on_disk_version == expected
+
+
+def test_the_systems_limits_are_read(tmp_path):
+    write(
+        tmp_path,
+        {
+            "/etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.4 LTS"\n',
+            "/proc/meminfo": "MemTotal:       16384 kB\nMemFree: 1 kB\n",
+            "/proc/version": "Linux version 5.15.0-microsoft-standard-WSL2",
+            "/sys/fs/cgroup/cpu.max": "150000 100000\n",
+            "/sys/fs/cgroup/memory.max": "1073741824\n",
+            "/dev/shm/x": "",
+            "/.dockerenv": "",
+        },
+    )
+
+    facts = system(Host(root=tmp_path, environment={"SLURM_JOB_ID": "1"}), 5)
+
+    assert facts.os_name == "Ubuntu 22.04.4 LTS"
+    assert facts.memory_total_bytes == 16 * 2**20
+    assert facts.wsl is True
+    assert facts.cpu_quota == 1.5
+    assert facts.memory_limit_bytes == 2**30
+    assert known(facts.shm_total_bytes) > 0
+    assert (facts.container, facts.scheduler) == ("docker", "slurm")
+
+
+def test_cgroup_v1_and_no_limit_are_understood(tmp_path):
+    write(
+        tmp_path,
+        {
+            "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            "/proc/1/cgroup": "0::/\n",
+        },
+    )
+
+    facts = system(Host(root=tmp_path, environment={}), 5)
+
+    assert facts.cpu_quota is None
+    assert facts.memory_limit_bytes is None
+    assert (facts.container, facts.scheduler) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "variables", "kind"),
+    [
+        ({"/run/.containerenv": ""}, {}, "podman"),
+        ({"/.dockerenv": ""}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "kubernetes"),
+        ({}, {"APPTAINER_CONTAINER": "/x.sif"}, "apptainer"),
+        ({"/proc/1/cgroup": "0::/lxc.payload.x\n"}, {}, "lxc"),
+        ({}, {"container": "systemd-nspawn"}, "systemd-nspawn"),
+    ],
+)
+def test_each_kind_of_container_is_recognised(tmp_path, files, variables, kind):
+    write(tmp_path, files)
+
+    assert system(Host(root=tmp_path, environment=variables), 5).container == kind
+
+
+def metadata(name, version, *requires):
+    lines = "".join(f"Requires-Dist: {need}\n" for need in requires)
+    return f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{lines}\nRequires-Dist: no\n"
+
+
+def test_packages_are_known_by_their_metadata_without_an_import(tmp_path):
+    write(
+        tmp_path,
+        {
+            "/lib/torch-2.9.0+cu128.dist-info/METADATA": metadata(
+                "torch",
+                "2.9.0+cu128",
+                'nvidia-nccl-cu12 == 2.27.5 ; platform_system == "Linux"',
+                'nvidia-cudnn-cu12 (==9.10.2.21) ; extra == "all"',
+                "sympy>=1.13",
+            ),
+            "/lib/torch/version.py": "__version__ = '2.9.0+cu128'\ncuda: Optional[str] = '12.8'\n",
+            "/lib/torchvision-0.24.0.dist-info/METADATA": metadata(
+                "torchvision", "0.24.0", "numpy", "torch (==2.8.0)"
+            ),
+            "/lib/nvidia_nccl_cu12-2.27.3.dist-info/METADATA": "",
+            "/lib/requests-2.0.dist-info/METADATA": "",
+        },
+    )
+    host = Host(root=tmp_path, environment={})
+
+    installed = tuple(in_folder(host, "/lib"))
+
+    assert installed == (
+        Package(name="nvidia-nccl-cu12", version="2.27.3", folder="/lib"),
+        Package(name="torch", version="2.9.0+cu128", folder="/lib", build="2.9.0+cu128"),
+        Package(name="torchvision", version="0.24.0", folder="/lib"),
+    )
+    assert requirements(host, installed) == (
+        Requirement(
+            package="torch",
+            requires="nvidia-nccl-cu12",
+            specifier="==2.27.5",
+            marker='platform_system == "Linux"',
+            installed="2.27.3",
+        ),
+        Requirement(
+            package="torchvision",
+            requires="torch",
+            specifier="==2.8.0",
+            marker="",
+            installed="2.9.0+cu128",
+        ),
+    )
+
+
+def test_a_folder_that_is_not_there_holds_no_packages(tmp_path):
+    assert in_folder(Host(root=tmp_path, environment={}), "/nowhere") == []
+
+
+def test_only_variables_of_the_allow_list_are_recorded():
+    seen = environment(
+        Host(
+            environment={
+                "CUDA_VISIBLE_DEVICES": "0",
+                "NCCL_DEBUG": "INFO",
+                "NVIDIA_API_KEY": "nvapi-secret",
+                "PYTORCH_TOKEN": "secret",
+                "HOME": "/home/ada",
+                "AWS_SECRET_ACCESS_KEY": "secret",
+            }
+        ),
+        5,
+    )
+
+    assert [variable.name for variable in known(seen.variables)] == [
+        "CUDA_VISIBLE_DEVICES",
+        "NCCL_DEBUG",
+    ]
+    assert seen.misspelt == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CUDA_VIDIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+        ("CUDA_VISIBLE_DEVICE", "CUDA_VISIBLE_DEVICES"),
+        ("CUDA_VISBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+        ("Cuda_Visible_Devices", "CUDA_VISIBLE_DEVICES"),
+        ("PYTORCH_CUDA_ALLOC_CONFIG", "PYTORCH_CUDA_ALLOC_CONF"),
+        ("CUDA_LAUNCH_BLOCKIN", "CUDA_LAUNCH_BLOCKING"),
+        ("NCCL_DEBUG", None),
+        ("CUDA_PATH", None),
+        ("CUDA_CACHE_DISABLE", None),
+        ("HIP_VISIBLE_DEVICES", None),
+        ("NCCL_IB_TIMEOUT", None),
+        ("PATH", None),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_from_another_variable(name, meant):
+    assert meant_by(name) == meant
+
+
+def test_a_misspelt_variable_keeps_its_value():
+    seen = environment(Host(environment={"CUDA_VIDIBLE_DEVICES": "0,1"}), 5)
+
+    assert [(m.name, m.meant, m.value) for m in known(seen.misspelt)] == [
+        ("CUDA_VIDIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "0,1")
+    ]
+
+
+XID = "NVRM: Xid (PCI:0000:1b:00): 79, pid=1234, GPU has fallen off the bus."
+
+
+def test_xid_events_are_read_from_kmsg(tmp_path):
+    write(
+        tmp_path,
+        {"/dev/kmsg": f"6,1,0,-;Linux version 6.8\n3,2,61000000,-;{XID}\n SUBSYSTEM=pci\n"},
+    )
+
+    seen = kernel_log(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
+
+    assert seen.source == "/dev/kmsg"
+    assert [(e.xid, e.pci_address, e.time) for e in known(seen.events)] == [
+        (79, "0000:1b:00", "61 s after boot")
+    ]
+
+
+def test_the_journal_is_asked_where_kmsg_is_closed(tmp_path):
+    write(
+        tmp_path,
+        {"/bin/journalctl": f"#!/bin/sh\necho '2026-01-02T03:04:05+0000 node kernel: {XID}'\n"},
+    )
+    (tmp_path / "bin/journalctl").chmod(0o755)
+
+    seen = kernel_log(Host(root=tmp_path, environment={"PATH": f"{tmp_path}/bin:/bin"}), 5)
+
+    assert seen.source == "journalctl -k"
+    assert [(e.xid, e.time) for e in known(seen.events)] == [(79, "2026-01-02T03:04:05+0000")]
+
+
+def test_no_readable_log_is_no_clean_log(tmp_path):
+    seen = kernel_log(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
+
+    assert seen.events == Missing(
+        "no kernel log is readable: /dev/kmsg: No such file or directory; "
+        "journalctl not found on PATH"
+    )
