@@ -14,7 +14,6 @@ from msgspec import Struct, field
 from gpudiag.errors import InputError
 
 SCHEMA_VERSION = 1
-NVML_SUCCESS = 0
 
 T = TypeVar("T")
 

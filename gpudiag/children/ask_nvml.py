@@ -5,6 +5,7 @@ Usage: python -I -S ask_nvml.py FOLDER_OF_PYNVML
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 
@@ -106,25 +107,55 @@ def mig(handle: Any, codes: set[int]) -> dict[str, Any]:
     return {"mig_enabled": True, "mig_uuids": uuids}
 
 
+class OldProcess(ctypes.Structure):
+    """nvmlProcessInfo_v1_t, which drivers before 450 fill and pynvml has forgotten."""
+
+    _fields_ = (("pid", ctypes.c_uint), ("usedGpuMemory", ctypes.c_ulonglong))
+
+
+def first_version(name: str) -> Callable[..., Any]:
+    """The oldest form of a call that lists processes, without instance ids."""
+
+    def asked(handle: Any) -> Any:
+        function = n._nvmlGetFunctionPointer(name)  # noqa: SLF001 - its own lookup, with its errors
+        count = ctypes.c_uint(0)
+        code = function(handle, ctypes.byref(count), None)
+        if code not in (n.NVML_SUCCESS, n.NVML_ERROR_INSUFFICIENT_SIZE):
+            raise n.NVMLError(code)
+        count.value = 2 * count.value + 5  # more may have come meanwhile
+        listed = (OldProcess * count.value)()
+        code = function(handle, ctypes.byref(count), listed)
+        if code != n.NVML_SUCCESS:
+            raise n.NVMLError(code)
+        return listed[: count.value]
+
+    asked.__name__ = name
+    return asked
+
+
+PROCESS_CALLS = {
+    "compute": (
+        n.nvmlDeviceGetComputeRunningProcesses_v3,
+        n.nvmlDeviceGetComputeRunningProcesses_v2,
+        first_version("nvmlDeviceGetComputeRunningProcesses"),
+    ),
+    "graphics": (
+        n.nvmlDeviceGetGraphicsRunningProcesses_v3,
+        n.nvmlDeviceGetGraphicsRunningProcesses_v2,
+        first_version("nvmlDeviceGetGraphicsRunningProcesses"),
+    ),
+}
+
+
 def processes(handle: Any, codes: set[int]) -> Any:
     """Every holder of memory once, with the newest call that this driver has."""
     seen: dict[int, dict[str, Any]] = {}
-    for kind, newest, older in (
-        (
-            "compute",
-            n.nvmlDeviceGetComputeRunningProcesses_v3,
-            n.nvmlDeviceGetComputeRunningProcesses_v2,
-        ),
-        (
-            "graphics",
-            n.nvmlDeviceGetGraphicsRunningProcesses_v3,
-            n.nvmlDeviceGetGraphicsRunningProcesses_v2,
-        ),
-    ):
-        found = ask(newest, handle)
-        if is_missing(found):
-            found = ask(older, handle, codes=codes)
-        if is_missing(found):
+    for kind, calls in PROCESS_CALLS.items():
+        for call in calls:
+            found = ask(call, handle, codes=codes)
+            if not is_missing(found):
+                break
+        else:
             if kind == "compute":
                 return found
             continue

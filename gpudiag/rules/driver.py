@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, rule
-from gpudiag.rules.machine import has_nvidia_gpu, in_container, install_driver
+from gpudiag.rules.machine import (
+    NVML_VERSION_MISMATCH,
+    has_nvidia_gpu,
+    in_container,
+    install_driver,
+)
 from gpudiag.snapshot import Missing, Snapshot, known, known_or
 
 NVML_DRIVER_NOT_LOADED = 9
-NVML_LIBRARY_NOT_FOUND = 12
-NVML_VERSION_MISMATCH = 18
 
 CUDA_NO_DEVICE = 100
 # What cuInit refuses with: cause, cure. Codes as in the documentation of CUresult.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from gpudiag.rules.compatibility import Capability, major, wheel_for
 from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
 
+NVML_SUCCESS = 0
+NVML_VERSION_MISMATCH = 18
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
 
 
@@ -15,6 +17,8 @@ def has_nvidia_gpu(snapshot: Snapshot) -> bool:
         NotObserved: Nothing shows a GPU, and the PCI bus could not be read.
     """
     driver, nvml = snapshot.driver, snapshot.nvml
+    if known_or(nvml.init_code, NVML_SUCCESS) == NVML_VERSION_MISMATCH:
+        return True  # a kernel module answered
     signs = (nvml.gpus, driver.pci_devices, driver.module_loaded, driver.device_nodes)
     if any(sign for sign in signs if not isinstance(sign, Missing)):
         return True

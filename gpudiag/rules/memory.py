@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, gpu_rule
-from gpudiag.snapshot import Gpu, Missing, known, known_or
+from gpudiag.snapshot import Gpu, Missing, NotObserved, known, known_or
 
 MIB = 2**20
 # A CUDA context of a process that is just ending, and the driver's own page tables, stay below.
@@ -22,6 +22,8 @@ def memory_held_by_nobody(gpu: Gpu) -> Finding | None:
     """
     processes = known(gpu.processes)
     used = known(gpu.memory_used_bytes)
+    if used > known(gpu.memory_total_bytes):
+        raise NotObserved("more memory in use than there is: the figures cannot be trusted")
     named = sum(known(p.used_bytes) for p in processes)
     limit_mib = (
         UNACCOUNTED_WITH_RESERVE_MIB

@@ -150,6 +150,7 @@ def holding(*, used_mib, process_mib=0, reserved=0, visible=True):
         gpus=[
             gpu(
                 memory_used_bytes=used_mib * MIB,
+                memory_total_bytes=80 * GIB,
                 memory_reserved_bytes=reserved,
                 processes=processes if process_mib else (),
             )
@@ -191,6 +192,12 @@ def test_an_old_driver_counts_its_reserve_as_used_and_gets_more_room():
     assert not silent(
         memory.memory_held_by_nobody,
         holding(used_mib=UNACCOUNTED_WITH_RESERVE_MIB + 1, reserved=reserve),
+    )
+
+
+def test_figures_that_cannot_be_true_are_not_accounted_for():
+    assert memory.memory_held_by_nobody(holding(used_mib=90 * 1024)).gaps == (
+        "GPU 0: more memory in use than there is: the figures cannot be trusted",
     )
 
 

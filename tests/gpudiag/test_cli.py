@@ -1,0 +1,397 @@
+"""The command line as a user meets it: whole output, exit code, one line for every error."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from builders import GIB, gpu, snapshot
+
+from gpudiag.snapshot import GpuProcess, Missing, TorchDevice
+
+MACHINE = {
+    "os_name": "Ubuntu 22.04.4 LTS",
+    "kernel": "6.8.0-45-generic",
+    "cpu_count": 96,
+    "memory_total_bytes": 1024 * GIB,
+    "container": None,
+    "wsl": False,
+}
+
+
+def h100(index, **facts):
+    return gpu(
+        index,
+        **{
+            "name": "NVIDIA H100 80GB HBM3",
+            "error_codes": (),
+            "compute_capability": (9, 0),
+            "memory_total_bytes": 80 * GIB,
+            "memory_used_bytes": 10 * GIB,
+            "memory_free_bytes": 69 * GIB,
+            "memory_reserved_bytes": GIB,
+            "utilization_fraction": 0.97,
+            "temperature_celsius": 58,
+            "power_watts": 612.4,
+            "power_limit_watts": 700.0,
+            "clock_event_reasons": 0,
+            "processes": (
+                GpuProcess(pid=4711, kind="compute", used_bytes=10 * GIB, name="python"),
+            ),
+        }
+        | facts,
+    )
+
+
+def torch_device(index):
+    return TorchDevice(
+        index=index,
+        name="NVIDIA H100 80GB HBM3",
+        uuid=f"GPU-{index:08x}",
+        compute_capability=(9, 0),
+        memory_total_bytes=80 * GIB,
+    )
+
+
+def machine(*gpus, **sections):
+    return snapshot(
+        **{
+            "gpus": gpus or (h100(0),),
+            "nvml": {
+                "init_code": 0,
+                "failure": None,
+                "driver_version": "550.54.15",
+                "cuda_version": "12.4",
+            },
+            "torch": {
+                "python": "python",
+                "import_error": None,
+                "version": "2.9.0+cu128",
+                "cuda_version": "12.8",
+                "hip_version": None,
+                "cudnn_version": "9.10.2",
+                "nccl_version": "2.27.5",
+                "arch_list": ("sm_80", "sm_90"),
+                "cuda_available": True,
+                "devices": (torch_device(0), torch_device(1)),
+            },
+            "system": MACHINE,
+            "env": {},
+            "misspelt": (),
+        }
+        | sections
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    def command(*arguments, env=None, saved=None):
+        if saved is not None:
+            path = tmp_path / "machine.json"
+            path.write_text(saved.to_json())
+            arguments = (*arguments, "--snapshot", str(path))
+        return subprocess.run(
+            [sys.executable, "-m", "gpudiag", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"NO_COLOR": "1"} | (env or {}),
+            cwd=tmp_path,
+        )
+
+    return command
+
+
+def test_a_healthy_machine_fits_one_screen(run):
+    done = run("diagnose", saved=machine(h100(0), h100(1, temperature_celsius=61)))
+
+    assert done.stdout == (
+        "Machine  Ubuntu 22.04.4 LTS · kernel 6.8.0-45-generic · 96 CPUs · 1024.0 GiB\n"
+        "Driver   550.54.15, CUDA up to 12.4 · torch's CUDA 12.8 needs driver 525 or newer ✓\n"
+        "torch    2.9.0+cu128 · CUDA 12.8 · cuDNN 9.10.2 · NCCL 2.27.5 · sees 2 GPUs ✓\n"
+        "\n"
+        "GPU  name                    memory GiB  util %  °C          W  processes  state\n"
+        "  0  NVIDIA H100 80GB HBM3  10.0 / 80.0      97  58  612 / 700          1  ok\n"
+        "  1  NVIDIA H100 80GB HBM3  10.0 / 80.0      97  61  612 / 700          1  ok\n"
+        "\n"
+        "✓ nothing is wrong that gpudiag can see\n"
+        "\n"
+        "0 errors · 0 warnings · 22 rules passed · 15 could not be asked (-v says why)\n"
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_findings_are_told_worst_first_with_seen_cause_and_fix(run):
+    done = run(
+        "diagnose", saved=machine(h100(0, clock_event_reasons=0x40), h100(1, error_codes=(15,)))
+    )
+
+    assert done.returncode == 1
+    assert "  0  NVIDIA H100 80GB HBM3  10.0 / 80.0      97  58  612 / 700          1  GD406" in (
+        done.stdout
+    )
+    assert (
+        "✗ error GD401  A GPU is lost\n"
+        "  seen   GPU 1 does not answer: NVML 15 (GPU is lost)\n"
+        "  cause  programs on this GPU are dead, and on many machines no new CUDA program starts\n"
+        "  fix    sudo dmesg | grep -i xid, then power the machine off and on; if it comes back, "
+        "check power\n"
+        "         cables, cooling and the slot, and ask for a replacement\n"
+        "\n"
+        "! warning GD406  A GPU is held back because it is too hot\n"
+        "  seen   GPU 0: hardware thermal slowdown active\n"
+        "         temperature 58 °C\n"
+        "         clocks not readable\n"
+    ) in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("error", 0), ("warning", 1), ("never", 0)])
+def test_the_exit_code_follows_fail_on(run, fail_on, code):
+    saved = machine(h100(0, clock_event_reasons=0x40))
+
+    assert run("diagnose", "--fail-on", fail_on, saved=saved).returncode == code
+
+
+def test_rules_are_chosen_by_prefix(run):
+    saved = machine(h100(0, clock_event_reasons=0x40, error_codes=(15,)))
+
+    def ids(*options):
+        done = run("diagnose", "--format", "json", *options, saved=saved)
+        return [finding["id"] for finding in json.loads(done.stdout)["findings"]]
+
+    assert ids() == ["GD401", "GD406"]
+    assert ids("--select", "gd40", "--ignore", "GD401") == ["GD406"]
+    assert ids("--select", "GD2,GD406") == ["GD406"]
+
+
+def test_json_carries_the_finding_and_the_snapshot(run):
+    saved = machine(h100(0, error_codes=(15,)))
+
+    document = json.loads(run("diagnose", "--format", "json", saved=saved).stdout)
+
+    assert document["findings"][0]["subject"] == "gpu:GPU-00000000"
+    assert document["findings"][0]["severity"] == "error"
+    assert document["skipped"]["GD101"] == "not part of this test"
+    assert document["snapshot"] == json.loads(saved.to_json())
+
+
+def test_verbose_says_what_passed_and_why_the_rest_could_not_be_asked(run):
+    done = run("diagnose", "-v", saved=machine())
+
+    assert re.search(r"^Passed   GD\d{3} ", done.stdout, re.MULTILINE)
+    assert "not part of this test" in done.stdout
+
+
+def test_text_from_outside_cannot_steer_the_terminal(run):
+    done = run("diagnose", saved=machine(h100(0, name="evil\x1b[2J\x07name")))
+
+    assert "\x1b" not in done.stdout
+    assert "evil\\x1b[2J\\x07name" in done.stdout
+
+
+def test_a_gpu_that_did_not_answer_is_not_ok(run):
+    silent = gpu(1, error_codes=Missing("no answer within 15 s"))
+
+    done = run("diagnose", saved=machine(h100(0), silent))
+
+    assert (
+        "  1  does not answer              ? / ?       ?   ?      ? / ?          ?  no answer"
+        in (done.stdout)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["diagnose", "--snapshot", "nowhere.json"],
+            "gpudiag: expected a snapshot file, got nowhere.json: No such file or directory; "
+            "record one with 'gpudiag snapshot --output FILE'\n",
+        ),
+        (
+            ["diagnose", "--snapshot", "."],
+            "gpudiag: expected a snapshot file, got .: Is a directory; "
+            "record one with 'gpudiag snapshot --output FILE'\n",
+        ),
+        (
+            ["diagnose", "--select", "GD999"],
+            "gpudiag: expected the id of a rule, got GD999, close ones are GD409, GD309; "
+            "'gpudiag rules' lists them\n",
+        ),
+        (
+            ["explain", "GD1O3"],
+            "gpudiag: expected the id of a rule, got GD1O3, close ones are GD103, GD701, GD601; "
+            "'gpudiag rules' lists them\n",
+        ),
+        (
+            ["diagnose", "--format", "poem"],
+            "gpudiag: Invalid value for '--format': 'poem' is not one of 'text', 'json'. "
+            "See 'gpudiag diagnose --help'.\n",
+        ),
+        (
+            ["diagnse"],
+            "gpudiag: No such command 'diagnse'. Did you mean 'diagnose'? See 'gpudiag --help'.\n",
+        ),
+        (
+            ["snapshot", "--no-torch", "--output", "nowhere/x.json"],
+            "gpudiag: expected a folder that can be written for nowhere/x.json, got: "
+            "No such file or directory\n",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, arguments, message):
+    done = run(*arguments)
+
+    assert (done.stdout, done.stderr, done.returncode) == ("", message, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("torch is fine", "expected a snapshot in JSON, got text that is not: "),
+        ('{"schema_version": 2}', "expected a snapshot of schema version 1, got 2; "),
+    ],
+)
+def test_a_file_that_is_no_snapshot_is_told_in_one_line(run, tmp_path, text, message):
+    (tmp_path / "bad.json").write_text(text)
+
+    done = run("diagnose", "--snapshot", "bad.json")
+
+    assert done.stderr.startswith(f"gpudiag: {message}")
+    assert (done.stdout, done.stderr.count("\n"), done.returncode) == ("", 1, 2)
+
+
+def test_a_snapshot_is_written_for_its_owner_alone(run, tmp_path):
+    done = run("snapshot", "--no-torch", "--output", "machine.json")
+
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+    assert (tmp_path / "machine.json").stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [tmp_path / "machine.json"]
+    assert run("diagnose", "--snapshot", "machine.json", "--fail-on", "never").returncode == 0
+
+
+def test_a_snapshot_is_never_written_through_a_link(run, tmp_path):
+    (tmp_path / "precious").write_text("keep me")
+    (tmp_path / "link").symlink_to("precious")
+
+    done = run("snapshot", "--no-torch", "--output", "link")
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "gpudiag: expected a file to write, got the symbolic link link: name its target\n"
+    )
+    assert (tmp_path / "precious").read_text() == "keep me"
+
+
+def test_the_verdict_on_a_saved_snapshot_is_the_machines_own(run, nvml, tmp_path):
+    env = nvml("lost_gpu")
+    first = run("diagnose", "--no-torch", "--format", "json", "--output", "report.json", env=env)
+
+    again = run("diagnose", "--format", "json", "--snapshot", "report.json")
+
+    assert first.returncode == again.returncode == 1
+    assert again.stdout == (tmp_path / "report.json").read_text()
+
+
+def test_a_machine_without_a_gpu_is_told_so_kindly(run):
+    saved = snapshot(
+        nvml={"init_code": 12},
+        driver={"pci_devices": (), "module_loaded": False, "device_nodes": ()},
+        torch={"version": "2.9.0", "cuda_version": "12.8", "import_error": None},
+        system=MACHINE,
+        env={},
+    )
+
+    done = run("diagnose", saved=saved)
+
+    assert done.returncode == 0
+    assert "· note GD106  There is no NVIDIA GPU in this machine" in done.stdout
+
+
+def test_explain_shows_a_rules_page(run):
+    done = run("explain", "gd202")
+
+    assert done.stdout == (
+        "GD202  The driver is too old for this torch build  (error)\n"
+        "\n"
+        "Every CUDA 12.x build runs on a driver of branch 525 or newer, every 13.x build from 580 "
+        "on,\nevery 11.x build from 450 on. The driver's own CUDA version need not be as high as "
+        "torch's:\nonly the major version counts.\n"
+        "\n"
+        "https://docs.nvidia.com/deploy/cuda-compatibility/\n"
+    )
+
+
+def test_rules_lists_every_rule(run):
+    from gpudiag.rules import RULES
+
+    lines = run("rules").stdout.splitlines()
+
+    assert len(lines) == len(RULES)
+    assert lines[0] == "GD101  error    No NVIDIA driver is installed"
+
+
+def test_tables_have_three_forms(run):
+    saved = machine(h100(0), h100(1, memory_used_bytes=Missing("gone")))
+
+    text = run("memory", saved=saved).stdout.splitlines()
+    rows = list(csv.DictReader(io.StringIO(run("memory", "--format", "csv", saved=saved).stdout)))
+    objects = json.loads(run("memory", "--format", "json", saved=saved).stdout)
+
+    assert text[0].split()[:4] == ["index", "uuid", "name", "total"]
+    assert text[2].split()[-5:] == ["10.00", "10.00", "0.00", "1.00", "69.00"]
+    assert rows[0]["used_bytes"] == str(10 * GIB)
+    assert rows[1]["used_bytes"] == ""
+    assert objects[1]["used_bytes"] == {"missing": "gone"}
+    assert objects[0]["unaccounted_bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "first_column"),
+    [("versions", "component"), ("devices", "index"), ("processes", "index")],
+)
+def test_each_table_is_shown(run, command, first_column):
+    done = run(command, saved=machine())
+
+    assert done.stdout.split()[0] == first_column
+    assert done.returncode == 0
+
+
+def test_a_table_without_gpus_says_why(run):
+    done = run("devices", saved=snapshot(nvml={"gpus": Missing("NVML did not start")}))
+
+    assert done.stdout == "no GPUs: NVML did not start\n"
+
+
+def test_a_reader_that_goes_away_is_no_crash(tmp_path):
+    command = f"{sys.executable} -m gpudiag rules | head -n 1"
+
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_without_a_command_the_help_is_shown(run):
+    done = run()
+
+    assert done.returncode == 2
+    assert "gpudiag diagnose" in done.stderr
+
+
+def test_colour_is_written_only_when_it_is_wanted():
+    from gpudiag.diagnose import diagnose
+    from gpudiag.render.as_text import as_text
+    from gpudiag.rules import RULES
+
+    report = diagnose(machine(h100(0, error_codes=(15,))), RULES)
+
+    assert "\x1b[31;1m✗ error GD401\x1b[0m" in as_text(report, colour=True)
+    assert "\x1b" not in as_text(report)

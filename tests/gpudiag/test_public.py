@@ -1,0 +1,105 @@
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from builders import GIB, gpu, snapshot
+
+import gpudiag
+from gpudiag.errors import InputError
+from gpudiag.snapshot import GpuProcess, Missing
+
+
+def machine():
+    held = (GpuProcess(pid=7, kind="compute", used_bytes=3 * GIB, name="python", user="ada"),)
+    return snapshot(
+        gpus=[
+            gpu(0, name="A", memory_used_bytes=5 * GIB, processes=held),
+            gpu(1, name=Missing("gone"), processes=()),
+        ],
+        torch={"version": "2.9.0", "cuda_version": None},
+    )
+
+
+def test_memory_is_a_frame_in_bytes():
+    frame = gpudiag.memory(machine())
+
+    assert frame["processes_bytes"].tolist() == [3 * GIB, 0]
+    assert frame.loc[0, "unaccounted_bytes"] == 2 * GIB
+    assert pd.isna(frame.loc[1, "used_bytes"])
+    assert frame.attrs["missing"]["1.name"] == "gone"
+
+
+def test_devices_and_processes_are_frames():
+    assert gpudiag.devices(machine())["index"].tolist() == [0, 1]
+    assert gpudiag.processes(machine())[["pid", "used_bytes"]].to_numpy().tolist() == [[7, 3 * GIB]]
+
+
+def test_versions_tell_nothing_from_not_known():
+    frame = gpudiag.versions(machine()).set_index("component")
+
+    assert frame.loc["torch", "version"] == "2.9.0"
+    assert pd.isna(frame.loc["cuda of torch", "version"])
+    missing = gpudiag.versions(machine()).attrs["missing"]
+    assert "not part of this test" in missing.values()
+
+
+def test_frames_keep_their_columns_without_gpus():
+    empty = snapshot(gpus=[])
+
+    assert "unaccounted_bytes" in gpudiag.memory(empty).columns
+    assert gpudiag.processes(empty).empty
+
+
+def test_diagnose_takes_a_snapshot_or_looks_itself():
+    report = gpudiag.diagnose(machine())
+
+    assert report.snapshot == machine()
+    assert isinstance(gpudiag.snapshot(torch=False), gpudiag.Snapshot)
+
+
+@pytest.mark.parametrize(
+    ("value", "set_to"), [("0, 1", "0,1"), ("", ""), ("-1", "-1"), ("GPU-1a", "GPU-1a")]
+)
+def test_devices_are_selected_by_the_variable(monkeypatch, value, set_to):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
+
+    assert gpudiag.select_devices(value) == set_to
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == set_to
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0,0", r"expected every GPU once, got '0,0' with '0' twice: CUDA would hide all of them"),
+        ("0\uff0c1", r"expected indices or UUIDs with commas, got .* is not the ASCII one"),
+        ("first", r"expected indices or UUIDs with commas, got 'first'"),
+    ],
+)
+def test_a_selection_that_cuda_would_misread_is_refused(monkeypatch, value, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
+
+    with pytest.raises(InputError, match=message):
+        gpudiag.select_devices(value)
+
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "9"
+
+
+def test_a_selection_after_cuda_is_initialised_is_refused():
+    program = (
+        "import sys, types, gpudiag\n"
+        "torch = types.ModuleType('torch'); torch.cuda = types.SimpleNamespace()\n"
+        "torch.cuda.is_initialized = lambda: True; sys.modules['torch'] = torch\n"
+        "try:\n    gpudiag.select_devices('0')\n"
+        "except RuntimeError as error:\n    print(error)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout == (
+        "expected to choose GPUs before CUDA is used, got '0' after it: "
+        "set CUDA_VISIBLE_DEVICES in the shell or call select_devices first\n"
+    )

@@ -1,0 +1,80 @@
+"""Whole runs on simulated machines: each fault gives its finding, and nothing else does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def findings(nvml, tmp_path):
+    def diagnose(scenario, **how):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "gpudiag", "diagnose", "--no-torch", "--format", "json"),
+                *("--timeout", "4"),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | nvml(scenario, **how),
+            cwd=tmp_path,
+        )
+        assert done.stderr == ""
+        document = json.loads(done.stdout)
+        assert document["crashed"] == {}
+        assert done.returncode == any(f["severity"] == "error" for f in document["findings"])
+        return document["findings"]
+
+    return diagnose
+
+
+@pytest.mark.parametrize(
+    ("scenario", "expected"),
+    [
+        ("healthy_8", []),
+        ("gtx_1080_ti", []),
+        ("rtx_5090", []),
+        ("mig", []),
+        ("old_driver", []),
+        ("driver_library_mismatch", ["GD103"]),
+        ("lost_gpu", ["GD401"]),
+        ("pending_remap", ["GD403", "GD410"]),
+        ("thermal_throttle", ["GD406"]),
+        ("power_brake", ["GD407"]),
+        ("hidden_memory", ["GD501"]),
+        ("exclusive_mode", ["GD309"]),
+        ("hangs_halfway", ["GD107"]),
+        ("crashes", ["GD107"]),
+        ("implausible", ["GD409"]),
+        ("mixed_gpus", ["GD701"]),
+    ],
+)
+def test_each_scenario_gives_its_findings_and_no_false_alarm(findings, scenario, expected):
+    found = {finding["id"] for finding in findings(scenario)} - {"GD601", "GD411"}  # of this host
+
+    assert found == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"gpu.3.compute_mode": "2"}, ["GD308"]),
+        ({"gpu.3.remapped_rows_failure": "1"}, ["GD404"]),
+        ({"gpu.3.temperature_celsius": "error:15"}, ["GD401"]),
+        ({"gpu.3.handle": "error:16"}, ["GD402"]),
+        ({"gpu.3.clocks_event_reasons": "0x4"}, []),
+        (
+            {"gpu.3.clocks_event_reasons": "0x4", "gpu.3.power_enforced_limit_milliwatt": "400000"},
+            ["GD408"],
+        ),
+        ({"gpu.3.memory_used_bytes": "error:3"}, []),
+    ],
+)
+def test_a_single_changed_value_gives_its_finding(findings, changes, expected):
+    found = findings("healthy_8", changes=changes)
+
+    assert [f["id"] for f in found if f["id"] not in {"GD601", "GD411"}] == expected
+    assert all(f["subject"].startswith("gpu:GPU-") or f["subject"] == "gpu:3" for f in found)
