@@ -13,9 +13,10 @@ import pandas as pd
 from evalkit.errors import InputError
 from evalkit.wording import counted
 
-# Keys are made and counted this many at a time, so that they stay in the cache between the two
-# steps: for 10 million labels of 1,000 classes 60 ms instead of the 76 ms of one large array.
-BLOCK = 1 << 18
+# Keys are made and counted this many at a time. Smaller blocks pay too often for adding up all
+# cells (1 << 18: 61 ms for 10 million labels of 1,000 classes, 1 << 20: 39 ms), larger ones are
+# no quicker and take 8 bytes per sample.
+BLOCK = 1 << 20
 SHOWN = 5  # how many offending values a message quotes
 
 Codes = npt.NDArray[np.integer[Any]]
@@ -112,7 +113,7 @@ def count_pairs(labels: Codes, predictions: Codes, n_classes: int) -> npt.NDArra
                [0, 1]])
     """
     cells = n_classes * n_classes
-    block = max(BLOCK, cells // 4)  # a block pays for one pass over all cells
+    block = max(BLOCK, cells)  # a block pays for one pass over all cells
     buffer = np.empty(min(block, labels.size), dtype=np.int64)
     counts = np.zeros(0, dtype=np.int64)
     for start in range(0, labels.size, block):
