@@ -1,6 +1,12 @@
 """Evaluate any classification checkpoint, or anyone's predictions, honestly.
 
-Names are loaded when they are first used: importing evalkit imports neither torch nor pandas.
+Names are loaded when they are first used: importing evalkit imports neither torch nor pandas, and
+whatever needs only tables works where torch is not installed.
+
+>>> import evalkit
+>>> counts = evalkit.confusion_matrix(["cat", "cat"], ["cat", "dog"], ["cat", "dog"])
+>>> evalkit.per_class_scores(counts).loc["cat", "recall"].item()
+0.5
 """
 
 from __future__ import annotations
@@ -9,32 +15,52 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evalkit import transforms
+    from evalkit.checkpoint import LoadReport, load_checkpoint, save_checkpoint
     from evalkit.confusion import confusion_matrix
     from evalkit.errors import InputError
     from evalkit.evaluation import Evaluation
+    from evalkit.inference import predict
+    from evalkit.run import evaluate
     from evalkit.scores import accuracy, per_class_scores
+    from evalkit.training import seed_everything
 
 __all__ = [
     "Evaluation",
     "InputError",
+    "LoadReport",
     "accuracy",
     "confusion_matrix",
+    "evaluate",
+    "load_checkpoint",
     "per_class_scores",
+    "predict",
+    "save_checkpoint",
+    "seed_everything",
+    "transforms",
 ]
 
 _HOME = {
     "Evaluation": "evalkit.evaluation",
     "InputError": "evalkit.errors",
+    "LoadReport": "evalkit.checkpoint",
     "accuracy": "evalkit.scores",
     "confusion_matrix": "evalkit.confusion",
+    "evaluate": "evalkit.run",
+    "load_checkpoint": "evalkit.checkpoint",
     "per_class_scores": "evalkit.scores",
+    "predict": "evalkit.inference",
+    "save_checkpoint": "evalkit.checkpoint",
+    "seed_everything": "evalkit.training",
+    "transforms": "evalkit.transforms",  # the module itself
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    module = importlib.import_module(_HOME[name])
+    value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evalkit.errors import InputError
-from evalkit.intervals import CONFIDENCE_LEVEL, wilson
 from evalkit.predictions import arrange, read_batches
 from evalkit.report.tables import write_tables
 from evalkit.report.text import as_html_table, one_line
-from evalkit.scores import overall_scores, per_class_scores
+from evalkit.scores import per_class_scores
+from evalkit.summary import RECORDED_BY_THE_RUN, summarize
 from evalkit.tally import Tally
-from evalkit.wording import counted, some
+from evalkit.wording import some
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TOP_K = 5
-RECORDED_BY_THE_RUN = (
-    "unreadable",
-    "checkpoint",
-    "model",
-    "transform",
-    "precision_flags",
-    "environment",
-    "throughput",
-)
-UNKNOWN_RUN = "made from a table of predictions: how these were made is not known"
-NOT_RECORDED = "the run did not record it"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +75,7 @@ class Evaluation:
         return cls(
             confusion=confusion,
             per_class=per_class_scores(confusion),
-            summary=_summary(confusion, tally, run),
+            summary=summarize(confusion, tally, run),
             predictions=arrange(predictions),
         )
 
@@ -137,7 +121,7 @@ class Evaluation:
         return cls(
             confusion=confusion,
             per_class=per_class_scores(confusion),
-            summary=_summary(confusion, tally, None),
+            summary=summarize(confusion, tally, None),
         )
 
     def save(self, folder: Path | str) -> list[Path]:
@@ -176,6 +160,12 @@ def _refuse_unusable(predictions: pd.DataFrame, run: Mapping[str, Any]) -> None:
             "predictions must have the columns label and prediction, "
             f"got no {' and no '.join(absent)} among {', '.join(map(str, predictions.columns))}"
         )
+    if predictions.columns.has_duplicates:
+        doubled = predictions.columns[predictions.columns.duplicated()].unique().tolist()
+        raise InputError(
+            f"predictions must have every column once, got {some(doubled)} more than once: "
+            "rename the others"
+        )
     if predictions.empty:
         raise InputError("predictions must have at least one row, got none")
     if "index" in predictions and predictions["index"].duplicated().any():
@@ -190,82 +180,3 @@ def _refuse_unusable(predictions: pd.DataFrame, run: Mapping[str, Any]) -> None:
             f"run must hold only {', '.join(RECORDED_BY_THE_RUN)}, warnings and scores, "
             f"got {', '.join(unknown)}"
         )
-
-
-def _summary(
-    confusion: pd.DataFrame, tally: Tally, run: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Everything of summary.json, in its order."""
-    overall = overall_scores(confusion)
-    figures, reasons = tally.figures()
-    reasons["top_k.5"] = reasons.pop("top5", "")
-    reasons["brier"] = "it needs the probability of every class"
-    top_k = {"1": overall["accuracy"]}
-    if len(confusion) <= TOP_K:
-        reasons["top_k.5"] = f"with {len(confusion)} classes it is 1 for any predictions"
-    elif "top5" in figures:
-        top_k[str(TOP_K)] = figures["top5"]
-    known = dict((run or {}).get("scores", {}))
-    top_k |= {str(k): float(value) for k, value in known.pop("top_k", {}).items()}
-    figures |= known
-    reasons["mcc"] = reasons["kappa"] = "undefined: only one class occurs"
-    reasons |= dict.fromkeys(RECORDED_BY_THE_RUN, UNKNOWN_RUN if run is None else NOT_RECORDED)
-
-    summary = {
-        "samples": overall["samples"],
-        "classes": overall["classes"],
-        "unreadable": None,
-        **{name: value for name, value in overall.items() if name not in {"samples", "classes"}},
-        "interval": f"Wilson's score interval, {CONFIDENCE_LEVEL:.0%}",
-        "top_k": top_k,
-        "top_k_low": {k: _bound(value, overall["samples"], 0) for k, value in top_k.items()},
-        "top_k_high": {k: _bound(value, overall["samples"], 1) for k, value in top_k.items()},
-        **{name: figures.get(name) for name in ("nll", "brier", "ece")},
-        **{name: (run or {}).get(name) for name in RECORDED_BY_THE_RUN},
-    }
-    summary = {name: _plain(value) for name, value in summary.items()}
-    missing = [name for name, value in summary.items() if value is None]
-    missing += ["top_k.5"] if str(TOP_K) not in top_k else []
-    summary["not_available"] = {name: reasons.get(name, "undefined") for name in missing}
-    summary["warnings"] = [*(run or {}).get("warnings", ()), *_warnings(confusion, tally)]
-    return summary
-
-
-def _bound(fraction: float, samples: int, side: int) -> float:
-    return float(wilson(round(fraction * samples), samples)[side])
-
-
-def _warnings(confusion: pd.DataFrame, tally: Tally) -> list[str]:
-    counts = confusion.to_numpy()
-    without = confusion.index[counts.sum(axis=1) == 0].tolist()
-    found = []
-    if without:
-        found.append(
-            f"no samples of {len(without)} of {len(confusion)} classes ({some(without)}): "
-            "their recall is undefined"
-        )
-    lured = int(counts[:, counts.sum(axis=1) == 0].sum())
-    if lured:
-        found.append(
-            f"{counted(lured, 'prediction')} of a class without samples: macro recall counts it "
-            "as 0, balanced accuracy leaves it out"
-        )
-    found += [
-        fault for name in ("confidence", "label_probability") if (fault := tally.invalid(name))
-    ]
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """As JSON knows it: NumPy's numbers as Python's, and None for NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Path):
-        return str(value)
-    return value

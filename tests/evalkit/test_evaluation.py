@@ -127,6 +127,11 @@ def test_classes_without_samples_are_warned_about():
     ("frame", "run", "fault"),
     [
         (predictions().iloc[:0], None, "predictions must have at least one row, got none"),
+        (
+            pd.concat([predictions(), predictions()[["label"]]], axis=1),
+            None,
+            "predictions must have every column once, got label more than once: rename the others",
+        ),
         (predictions().drop(columns="label"), None, "got no label among index, prediction"),
         (
             predictions(index=[0, 1, 1, 0]),
