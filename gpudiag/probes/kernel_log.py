@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from gpudiag.host import Completed, Host
 from gpudiag.snapshot import KernelEvent, KernelLog, Missing
@@ -15,10 +16,12 @@ NEWEST = 200  # lines kept: a GPU that falls off the bus writes thousands
 def kernel_log(host: Host, limit_s: float) -> KernelLog:
     """Xid events and other lines of the driver, oldest first."""
     reasons = []
-    for source, lines in (
-        ("/dev/kmsg", _kmsg(host)),
-        ("journalctl -k", _journal(host, limit_s)),
-    ):
+    sources: dict[str, Callable[[], list[tuple[str | None, str]] | Missing]] = {
+        "/dev/kmsg": lambda: _kmsg(host),
+        "journalctl -k": lambda: _journal(host, limit_s),
+    }
+    for source, read in sources.items():
+        lines = read()
         if isinstance(lines, Missing):
             reasons.append(lines.missing)
             continue
