@@ -190,7 +190,7 @@ def test_saves_four_files_that_say_the_same(tmp_path):
     assert sorted(path.name for path in written) == FILES
     folder = tmp_path / "deep" / "report"
     per_class = pd.read_csv(folder / "per_class.csv", index_col="class")
-    pd.testing.assert_frame_equal(per_class, result.per_class, rtol=0, atol=0)
+    pd.testing.assert_frame_equal(per_class, result.per_class, rtol=1e-14, atol=0)
     confusion = pd.read_csv(folder / "confusion_matrix.csv", index_col="true")
     np.testing.assert_array_equal(confusion, result.confusion)
     assert json.loads((folder / "summary.json").read_text()) == result.summary
