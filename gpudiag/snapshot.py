@@ -130,6 +130,13 @@ class Nvml(Section, frozen=True, kw_only=True):
     gpus: Fact[tuple[Gpu, ...]] = not_recorded()
 
 
+class Variable(Struct, frozen=True, kw_only=True):
+    """A name with its value: of the environment (allow-list only) or of a kernel module."""
+
+    name: str
+    value: str
+
+
 class PciDevice(Struct, frozen=True, kw_only=True):
     """A display controller of vendor 10de and the kernel driver bound to it."""
 
@@ -138,11 +145,20 @@ class PciDevice(Struct, frozen=True, kw_only=True):
     kernel_driver: str | None
 
 
-class DeviceNode(Struct, frozen=True, kw_only=True):
+class DeviceNode(Section, frozen=True, kw_only=True):
     """A file such as /dev/nvidia0; `usable` is read and write access for this user."""
 
     path: str
     usable: bool
+    mode: Fact[str] = not_recorded()  # "crw-rw-rw-"
+    group: Fact[str] = not_recorded()
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """A daemon that belongs to the driver, and whether one of its processes is seen."""
+
+    name: str
+    running: bool
 
 
 class Driver(Section, frozen=True, kw_only=True):
@@ -155,11 +171,32 @@ class Driver(Section, frozen=True, kw_only=True):
     module_on_disk_version: Fact[str] = not_recorded()
     library_versions: Fact[tuple[str, ...]] = not_recorded()  # of libcuda/libnvidia-ml on disk
     device_nodes: Fact[tuple[DeviceNode, ...]] = not_recorded()
+    services: Fact[tuple[Service, ...]] = not_recorded()
+    fabric_manager_version: Fact[str] = not_recorded()
+    nvswitch_count: Fact[int] = not_recorded()
+    parameters: Fact[tuple[Variable, ...]] = not_recorded()  # of the kernel module
     secure_boot: Fact[bool] = not_recorded()
     cuda_init_code: Fact[int] = not_recorded()
     cuda_driver_version: Fact[str] = not_recorded()
     cuda_device_count: Fact[int] = not_recorded()
     libcuda_path: Fact[str] = not_recorded()
+
+
+class MappedLibrary(Struct, frozen=True, kw_only=True):
+    """A shared library that a process with torch really mapped."""
+
+    name: str  # "libcudnn.so.9"
+    path: str
+    from_wheel: bool  # whether it lies in the site-packages that torch lies in
+
+
+class AllocatorState(Struct, frozen=True, kw_only=True):
+    """What the calling process's torch holds of one device, where torch is loaded in it."""
+
+    device: str
+    allocated_bytes: int
+    reserved_bytes: int
+    inactive_split_bytes: int  # reserved, in pieces too small to hand out: fragmentation
 
 
 class TorchDevice(Struct, frozen=True, kw_only=True):
@@ -189,9 +226,14 @@ class TorchBuild(Section, frozen=True, kw_only=True):
     allocator_backend: Fact[str] = not_recorded()
     allocator_settings: Fact[str | None] = not_recorded()
     import_warnings: Fact[tuple[str, ...]] = not_recorded()
-    accelerator: Fact[str | None] = (
-        not_recorded()
-    )  # cuda, xpu, mps, … as torch.accelerator names it
+    accelerator: Fact[str | None] = not_recorded()  # cuda, xpu, mps, …
+    accelerator_devices: Fact[tuple[str, ...]] = not_recorded()  # names, whatever the kind
+    libraries: Fact[tuple[MappedLibrary, ...]] = not_recorded()
+    float32_matmul_precision: Fact[str] = not_recorded()  # highest, high, medium
+    cudnn_allows_tf32: Fact[bool] = not_recorded()
+    compiler: Fact[str | None] = not_recorded()  # C compiler that torch.compile would find
+    python_headers: Fact[bool] = not_recorded()  # Python.h, which torch.compile needs, too
+    allocator: Fact[tuple[AllocatorState, ...]] = not_recorded()  # of the calling process
 
 
 class Package(Struct, frozen=True, kw_only=True):
@@ -201,6 +243,7 @@ class Package(Struct, frozen=True, kw_only=True):
     version: str
     folder: str
     build: str | None = None  # __version__ in its version.py: "2.9.0+cu128"
+    installer: str | None = None  # pip, uv, conda, poetry, …
 
 
 class Requirement(Struct, frozen=True, kw_only=True):
@@ -219,7 +262,16 @@ class Packages(Section, frozen=True, kw_only=True):
     installed: Fact[tuple[Package, ...]] = not_recorded()
     requirements: Fact[tuple[Requirement, ...]] = not_recorded()
     environment_kind: Fact[str] = not_recorded()  # venv, conda, system
+    environment_tool: Fact[str | None] = not_recorded()  # uv, virtualenv, … that made a venv
     prefix: Fact[str] = not_recorded()
+
+
+class Disk(Struct, frozen=True, kw_only=True):
+    """A file system that caches or temporary files go to."""
+
+    use: str  # home, temporary, torch cache, CUDA cache
+    total_bytes: int
+    free_bytes: int
 
 
 class System(Section, frozen=True, kw_only=True):
@@ -237,17 +289,19 @@ class System(Section, frozen=True, kw_only=True):
     shm_total_bytes: Fact[int] = not_recorded()
     shm_used_bytes: Fact[int] = not_recorded()
     open_files_limit: Fact[int] = not_recorded()
+    locked_memory_limit_bytes: Fact[int | None] = not_recorded()  # None: unlimited
+    uptime_s: Fact[float] = not_recorded()
     container: Fact[str | None] = not_recorded()
+    virtual_machine: Fact[str | None] = not_recorded()  # KVM, VMware, … None: bare metal
     wsl: Fact[bool] = not_recorded()
+    iommu_groups: Fact[int] = not_recorded()
+    kernel_parameters: Fact[tuple[str, ...]] = not_recorded()  # those on IOMMU, PCI, nvidia
+    acs_redirects: Fact[tuple[str, ...]] = not_recorded()  # PCI bridges that reroute P2P
+    infiniband_devices: Fact[tuple[str, ...]] = not_recorded()
+    disks: Fact[tuple[Disk, ...]] = not_recorded()
+    stuck_processes: Fact[tuple[str, ...]] = not_recorded()  # in uninterruptible sleep
     scheduler: Fact[str | None] = not_recorded()
     is_root: Fact[bool] = not_recorded()
-
-
-class Variable(Struct, frozen=True, kw_only=True):
-    """An environment variable of the allow-list, or one whose name is close to a known one."""
-
-    name: str
-    value: str
 
 
 class Misspelling(Struct, frozen=True, kw_only=True):
