@@ -1,0 +1,256 @@
+"""From an image to what a model sees: presets for training and evaluation, kept as plain data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from evalkit.errors import InputError
+from evalkit.models import import_torchvision
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CHANNELS = {"RGB": 3, "L": 1}  # PIL's names
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest-exact")
+BRIGHTEST = 255
+
+Size = int | tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformSpec:
+    """What happens to an image on its way to a model: plain data that can be called and stored.
+
+    Attributes:
+        mode: "RGB" for three channels, "L" for one (grey).
+        resize: Length of the shorter side in pixels, or (height, width). None leaves the size.
+        crop: Side in pixels, or (height, width), of the middle that is kept. None keeps all.
+        interpolation: "bilinear", "bicubic" or "nearest-exact"; the first two with antialiasing,
+            always.
+        mean: Per channel; 0 is black, 1 is white.
+        std: Per channel, in the same unit.
+        random_area: For training: the range of the share of the image that a crop at a random
+            place covers before it is resized to *crop*. None cuts out the middle.
+        flip: For training: the probability of swapping left and right.
+
+    Raises:
+        InputError: The values contradict each other.
+    """
+
+    mode: str = "RGB"
+    resize: Size | None = 256
+    crop: Size | None = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    random_area: tuple[float, float] | None = None
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in CHANNELS:
+            raise InputError(f"mode must be one of {', '.join(CHANNELS)}, got '{self.mode}'")
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}, "
+                f"got '{self.interpolation}'"
+            )
+        channels = CHANNELS[self.mode]
+        if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0:
+            raise InputError(
+                f"mean and std must have {channels} values each for mode {self.mode}, std above "
+                f"0, got {self.mean} and {self.std}"
+            )
+        if self.random_area is not None and self.crop is None:
+            raise InputError("random_area must come with crop, the size of its result, got none")
+
+    def __call__(self, image: Image | torch.Tensor) -> torch.Tensor:
+        """Return what the model sees of one image, shape (C, H, W), float32, normalised.
+
+        Args:
+            image: A PIL image of any mode, or pixels of shape (C, H, W), uint8.
+        """
+        return self.normalize(self.pixels(image).unsqueeze(0)).squeeze(0)
+
+    def pixels(self, image: Image | torch.Tensor) -> torch.Tensor:
+        """Return what the model sees before normalisation, shape (C, H, W), uint8."""
+        from evalkit.images import to_mode
+
+        if isinstance(image, torch.Tensor):
+            image = _with_channels(image, self.mode)
+        else:
+            image = to_mode(image, self.mode)
+        pixels: torch.Tensor = _geometry(self)(image)
+        return pixels
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn pixels of shape (N, C, H, W), uint8, into float32, on the device they are on."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+        return pixels.float().div_(BRIGHTEST).sub_(mean).div_(std)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON or a checkpoint; `from_dict` reads them."""
+        values = asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TransformSpec:
+        """Read what `as_dict` wrote.
+
+        Raises:
+            InputError: A name is unknown or a value is out of range.
+
+        Example:
+            >>> spec = evaluation(resize=32, crop=28)
+            >>> TransformSpec.from_dict(spec.as_dict()) == spec
+            True
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(
+                f"transform must have only the names {', '.join(sorted(known))}, "
+                f"got {', '.join(unknown)}"
+            )
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**given)
+
+
+def evaluation(
+    *,
+    resize: Size | None = 256,
+    crop: Size | None = 224,
+    interpolation: str = "bilinear",
+    mode: str = "RGB",
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> TransformSpec:
+    """Make the transform for evaluation: resize, crop the middle, normalise.
+
+    The defaults are those that most models for ImageNet were trained for.
+
+    Example:
+        >>> from PIL import Image
+        >>> evaluation()(Image.new("RGB", (640, 480))).shape
+        torch.Size([3, 224, 224])
+    """
+    return TransformSpec(
+        mode=mode, resize=resize, crop=crop, interpolation=interpolation, mean=mean, std=std
+    )
+
+
+def train(
+    *,
+    crop: Size = 224,
+    random_area: tuple[float, float] = (0.08, 1.0),
+    flip: float = 0.5,
+    interpolation: str = "bilinear",
+    mode: str = "RGB",
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> TransformSpec:
+    """Make the transform for training: a random crop, resized, perhaps mirrored, normalised.
+
+    Randomness comes from torch's generator: `evalkit.seed_everything` makes it repeatable.
+
+    Example:
+        >>> from PIL import Image
+        >>> train(crop=96)(Image.new("L", (640, 480))).shape
+        torch.Size([3, 96, 96])
+    """
+    return TransformSpec(
+        mode=mode,
+        resize=None,
+        crop=crop,
+        interpolation=interpolation,
+        mean=mean,
+        std=std,
+        random_area=random_area,
+        flip=flip,
+    )
+
+
+def preset_of(model: torch.nn.Module, spec: str | None) -> TransformSpec | None:
+    """Return the transform for evaluation that a model brings along, or None.
+
+    Args:
+        model: With an attribute ``transform`` that holds a `TransformSpec`, or with timm's
+            ``pretrained_cfg``.
+        spec: What it was built from; torchvision keeps the presets under the model's name.
+    """
+    own = getattr(model, "transform", None)
+    if isinstance(own, TransformSpec):
+        return own
+    config = getattr(model, "pretrained_cfg", None)
+    if isinstance(config, Mapping) and "crop_pct" in config:
+        return _of_timm(config)
+    library, _, name = (spec or "").partition(":")
+    return _of_torchvision(name) if library == "torchvision" else None
+
+
+def _of_timm(config: Mapping[str, Any]) -> TransformSpec:
+    _channels, height, width = config["input_size"]
+    interpolation = config.get("interpolation", "bicubic")
+    return evaluation(
+        resize=int(min(height, width) / config["crop_pct"]),
+        crop=(height, width),
+        interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def _of_torchvision(name: str) -> TransformSpec:
+    preset = import_torchvision().models.get_model_weights(name).DEFAULT.transforms()
+    return evaluation(
+        resize=preset.resize_size[0],
+        crop=preset.crop_size[0],
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def _with_channels(pixels: torch.Tensor, mode: str) -> torch.Tensor:
+    """Return pixels of shape (C, H, W), uint8, with the channels of *mode*."""
+    if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[0] not in {1, 3}:  # noqa: PLR2004
+        raise InputError(
+            "an image must be a PIL image or a tensor of shape (1 or 3, H, W) and dtype uint8, got "
+            f"shape {tuple(pixels.shape)} and dtype {pixels.dtype}"
+        )
+    if pixels.shape[0] == CHANNELS[mode]:
+        return pixels
+    if mode == "RGB":
+        return pixels.expand(3, -1, -1)
+    import_torchvision()
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    grey: torch.Tensor = rgb_to_grayscale(pixels)
+    return grey
+
+
+@functools.lru_cache(maxsize=16)
+def _geometry(spec: TransformSpec) -> Any:
+    """Return torchvision's transforms from an image of the right mode to its pixels."""
+    import_torchvision()
+    from torchvision.transforms import InterpolationMode, v2
+
+    how = {"interpolation": InterpolationMode(spec.interpolation), "antialias": True}
+    steps: list[Any] = []
+    if spec.random_area is not None:
+        steps.append(v2.RandomResizedCrop(spec.crop, scale=spec.random_area, **how))
+    else:
+        steps += [v2.Resize(spec.resize, **how)] if spec.resize is not None else []
+        steps += [v2.CenterCrop(spec.crop)] if spec.crop is not None else []
+    if spec.flip:
+        steps.append(v2.RandomHorizontalFlip(spec.flip))
+    return v2.Compose([*steps, v2.PILToTensor()])

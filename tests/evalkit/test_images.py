@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from evalkit.images import DEEP, ROTATED, TRANSPARENT, UnreadableError, read_image, to_mode
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "image.png"
+
+
+def first_pixel(path, mode="RGB"):
+    image, oddities = read_image(path, mode)
+    return image.getpixel((0, 0)), oddities
+
+
+def reason_of(path):
+    with pytest.raises(UnreadableError) as error:
+        read_image(path, "RGB")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "YCbCr", "LAB", "HSV"])
+def test_every_usual_mode_becomes_the_one_that_is_wanted(mode):
+    image = Image.new("RGB", (4, 3), "white").convert(mode if mode != "LAB" else "RGB")
+
+    for wanted in ("RGB", "L"):
+        converted = to_mode(image, wanted)
+        assert (converted.mode, converted.size) == (wanted, (4, 3))
+        assert np.asarray(converted).min() >= 254
+
+
+def test_cmyk_jpeg_keeps_its_colour(tmp_path):
+    path = tmp_path / "image.jpg"
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(path)  # no cyan: red
+
+    (red, green, blue), oddities = first_pixel(path)
+
+    assert red > 200
+    assert max(green, blue) < 60
+    assert oddities == ()
+
+
+def test_sixteen_bits_are_scaled_not_cut_off(path):
+    """Cut off at 255, as a plain conversion does, nearly every such image is white."""
+    Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(path)
+
+    image, oddities = read_image(path, "L")
+
+    assert np.asarray(image).tolist() == [[0, 128, 255]]
+    assert oddities == (DEEP,)
+
+
+def test_pixels_of_unknown_range_are_not_guessed(tmp_path):
+    path = tmp_path / "image.tif"
+    Image.fromarray(np.array([[0.5]], dtype=np.float32)).save(path)
+
+    assert reason_of(path) == "pixels are 32-bit numbers (mode F) of unknown range"
+
+
+def test_transparent_pixels_show_the_paper_not_their_hidden_colour(path):
+    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(path)
+
+    assert first_pixel(path) == ((255, 255, 255), (TRANSPARENT,))
+
+
+def test_palette_with_transparency(path):
+    image = Image.new("P", (2, 2), 0)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.save(path, transparency=0)
+
+    assert first_pixel(path) == ((255, 255, 255), (TRANSPARENT,))
+
+
+def test_an_alpha_channel_that_hides_nothing_is_nothing_odd(path):
+    Image.new("RGBA", (2, 2), (255, 0, 0, 255)).save(path)
+
+    assert first_pixel(path) == ((255, 0, 0), ())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(tmp_path, orientation):
+    """A bright left half ends up where the tag says that it belongs."""
+    image = Image.new("L", (16, 8))
+    image.paste(255, (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "image.png", exif=exif)
+
+    upright, oddities = read_image(tmp_path / "image.png", "L")
+
+    bright = {
+        1: "left",
+        2: "right",
+        3: "right",
+        4: "left",
+        5: "top",
+        6: "top",
+        7: "bottom",
+        8: "bottom",
+    }
+    width, height = upright.size
+    corners = {
+        "left": (0, height // 2),
+        "right": (width - 1, height // 2),
+        "top": (width // 2, 0),
+        "bottom": (width // 2, height - 1),
+    }
+    assert upright.size == ((16, 8) if orientation < 5 else (8, 16))
+    assert upright.getpixel(corners[bright[orientation]]) == 255
+    assert oddities == (() if orientation == 1 else (ROTATED,))
+
+
+def test_reasons_why_a_file_cannot_be_read(tmp_path, path):
+    assert reason_of(tmp_path / "missing.png") == "there is no such file"
+
+    path.write_bytes(b"")
+    assert reason_of(path) == "the file is empty"
+
+    path.write_text("<html>")
+    assert reason_of(path) == "the file is no image of a known format"
+
+    assert reason_of(tmp_path) == "Is a directory"
+
+
+def test_an_image_that_is_cut_off_is_not_filled_up_with_grey(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    for name in ("cut.jpg", "cut.png", "cut.webp", "cut.bmp"):
+        path = tmp_path / name
+        Image.fromarray(noise).save(path)
+        path.write_bytes(path.read_bytes()[:-500])
+
+        assert reason_of(path)
