@@ -185,6 +185,17 @@ _table_command(
 
 
 @cli.command()
+@click.argument("document", type=click.Choice(["snapshot", "report"]), default="snapshot")
+def schema(*, document: str) -> None:
+    """Print the JSON Schema of a snapshot or of a report (diagnose --format json)."""
+    import json
+
+    from gpudiag.schema import json_schema
+
+    click.echo(json.dumps(json_schema(document), indent=2))
+
+
+@cli.command()
 @click.argument("rule_id", metavar="ID")
 def explain(*, rule_id: str) -> None:
     """Explain a rule: what it looks for, why it matters, where it is documented.

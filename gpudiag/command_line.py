@@ -31,6 +31,10 @@ def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int
     try:
         code = command.main(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
+    except SystemExit:
+        if f"_{name.upper()}_COMPLETE" in os.environ:
+            raise  # a shell asks for completions
+        return EXIT_BROKEN_PIPE  # the only other reason for which click ends the program itself
     except click.Abort:
         return _complain(name, "interrupted", EXIT_INTERRUPTED)
     except click.ClickException as error:
@@ -60,5 +64,5 @@ def _internal_error(name: str, error: Exception) -> int:
 
 
 def _complain(name: str, message: str, code: int) -> int:
-    click.echo(f"{name}: {message}", err=True)
+    click.echo(f"{name}: {' '.join(message.split())}", err=True)
     return code

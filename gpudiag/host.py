@@ -6,10 +6,12 @@ reads from top to bottom. ``root=`` moves every absolute path below a folder, fo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -47,6 +49,13 @@ class Host:
 
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    _running: set[subprocess.Popen[str]] = field(default_factory=set, repr=False, compare=False)
+
+    def end_programs(self) -> None:
+        """Kill what still runs: a probe that was given up leaves no process behind."""
+        for process in tuple(self._running):
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                os.killpg(process.pid, signal.SIGKILL)
 
     def path(self, path: str) -> Path:
         """Where the machine's absolute *path* really lies."""
@@ -54,7 +63,7 @@ class Host:
 
     def run(self, *command: str, timeout_s: float) -> Completed | Missing:
         """Run a program, without a shell, for at most *timeout_s* seconds."""
-        program = shutil.which(command[0], path=self.environment.get("PATH", os.defpath))
+        program = self.which(command[0])
         if program is None:
             return Missing(f"{command[0]} not found on PATH")
         try:
@@ -71,12 +80,15 @@ class Host:
         except OSError as error:
             return Missing(f"{command[0]} cannot be run: {error.strerror}")
         exit_code: int | None
+        self._running.add(process)
         try:
             stdout, stderr = process.communicate(timeout=timeout_s)
             exit_code = process.returncode
         except subprocess.TimeoutExpired:
             stdout, stderr = _kill(process)
             exit_code = None
+        finally:
+            self._running.discard(process)
         return Completed(stdout=stdout, stderr=stderr, exit_code=exit_code, timeout_s=timeout_s)
 
     def run_python(self, script: Path, *arguments: str, timeout_s: float) -> Completed | Missing:
@@ -146,6 +158,26 @@ class Host:
         """Whether this user may read and write the file."""
         return os.access(self.path(path), os.R_OK | os.W_OK)
 
+    def which(self, program: str) -> str | None:
+        """Where a program lies on PATH."""
+        return shutil.which(program, path=self.environment.get("PATH", os.defpath))
+
+    def mode(self, path: str) -> str | Missing:
+        """The type and permissions of a file, as ls -l writes them."""
+        try:
+            return stat.filemode(self.path(path).stat().st_mode)
+        except OSError as error:
+            return Missing(f"{path}: {error.strerror}")
+
+    def group(self, path: str) -> str | Missing:
+        """The group of a file, by name where there is one."""
+        try:
+            return self.path(path).group()
+        except KeyError:
+            return str(self.path(path).stat().st_gid)
+        except OSError as error:
+            return Missing(f"{path}: {error.strerror}")
+
     def owner(self, path: str) -> str | Missing:
         """The user that owns a file, by name where there is one."""
         try:
@@ -166,6 +198,11 @@ class Host:
     def open_files_limit(self) -> int:
         """The soft limit on open files of this process (RLIMIT_NOFILE)."""
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def locked_memory_limit_bytes(self) -> int | None:
+        """The soft limit on locked memory of this process, None where there is none."""
+        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+        return None if limit == resource.RLIM_INFINITY else limit
 
     def cpu_affinity_count(self) -> int | Missing:
         """The number of CPUs that this process may run on."""

@@ -10,6 +10,9 @@ import sys
 import warnings
 from typing import Any
 
+LIBRARIES = re.compile(
+    r"lib(?:cudnn|cublas|cublasLt|nccl|nvJitLink|cudart|cuda|cusparse|cusparseLt|nvrtc)\.so"
+)
 CUDNN_9 = 90_000  # from here on a major version has four digits behind it, before it three
 
 
@@ -110,6 +113,41 @@ def cuda(torch: Any) -> dict[str, Any]:
     return {"cuda_available": available, "cuda_error": error, "devices": devices}
 
 
+def libraries(torch: Any) -> list[dict[str, Any]]:
+    """The CUDA libraries that this process really mapped, and whether its wheels brought them."""
+    with open("/proc/self/maps") as maps:  # noqa: PTH123 - as above
+        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if ".so" in line}
+    site = os.path.dirname(os.path.dirname(os.path.realpath(torch.__file__)))  # noqa: PTH120
+    return [
+        {
+            "name": os.path.basename(path),  # noqa: PTH119
+            "path": path,
+            "from_wheel": os.path.realpath(path).startswith(site + os.sep),
+        }
+        for path in sorted(paths)
+        if LIBRARIES.match(os.path.basename(path))  # noqa: PTH119
+    ]
+
+
+def precision(torch: Any) -> dict[str, Any]:
+    """How exactly torch multiplies float32 by default."""
+    return {
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_allows_tf32": bool(torch.backends.cudnn.allow_tf32),
+    }
+
+
+def other_devices(torch: Any) -> list[str]:
+    """The names of the accelerators of whatever kind torch has found."""
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        return [torch.xpu.get_device_name(i) for i in range(torch.xpu.device_count())]
+    if torch.backends.mps.is_available():
+        return ["Apple GPU (MPS)"]
+    return []
+
+
 def accelerator(torch: Any) -> Any:
     """The kind of device that torch would use: cuda, xpu, mps, …; None without one."""
     module = getattr(torch, "accelerator", None)
@@ -149,6 +187,9 @@ def main() -> None:
             "allocator_settings": os.environ.get("PYTORCH_ALLOC_CONF")
             or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
             "accelerator": accelerator(torch),
+            "accelerator_devices": other_devices(torch),
+            "libraries": libraries(torch),
+            **precision(torch),
         }
     )
 

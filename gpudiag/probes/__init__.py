@@ -86,6 +86,7 @@ def take_snapshot(
     ]
     meanwhile()
     sections = {run.probe.section: run.section() for run in runs}
+    host.end_programs()
     return Snapshot(
         gpudiag_version=__version__,
         taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

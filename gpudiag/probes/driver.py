@@ -8,11 +8,26 @@ import msgspec
 
 from gpudiag.host import Completed, Host
 from gpudiag.probes.child import CHILDREN, merged, spoken
-from gpudiag.snapshot import DeviceNode, Driver, Missing, PciDevice
+from gpudiag.snapshot import (
+    DeviceNode,
+    Driver,
+    Missing,
+    PciDevice,
+    Service,
+    Variable,
+    known_or,
+)
 
 PCI = "/sys/bus/pci/devices"
 NVIDIA_VENDOR = "0x10de"
-DISPLAY_CLASS = "0x03"  # VGA (0x0300) and 3D (0x0302) controllers; not the audio or NVSwitch parts
+DISPLAY_CLASS = "0x03"  # VGA (0x0300) and 3D (0x0302) controllers, not their audio parts
+BRIDGE_CLASS = "0x0680"  # what an NVSwitch is
+SERVICES = {  # by the names of their processes, which the kernel cuts to 15 characters
+    "nvidia-fabricmanager": "nv-fabricmanage",
+    "nvidia-persistenced": "nvidia-persiste",
+    "nvidia-cuda-mps-control": "nvidia-cuda-mps",
+    "nv-hostengine (DCGM)": "nv-hostengine",
+}
 LIBRARY_FOLDERS = (
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -21,44 +36,60 @@ LIBRARY_FOLDERS = (
     "/usr/local/nvidia/lib64",
     "/run/opengl-driver/lib",
 )
+TOOL_SHARE = 0.1  # of the probe's time, for modinfo and for nv-fabricmanager; cuInit gets the rest
+UNINTERRUPTIBLE = "D"  # the state of a process in /proc/PID/stat
 SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
 def driver(host: Host, limit_s: float) -> Driver:
     """Every piece of the driver, each read for itself."""
+    tool_limit_s = limit_s * TOOL_SHARE
     return msgspec.structs.replace(
-        _cuda(host, limit_s),
+        _cuda(host, limit_s - 2 * tool_limit_s),
         pci_devices=_pci_devices(host),
         module_loaded=_module_loaded(host),
         module_version=_module_version(host),
         module_kind=_module_kind(host),
-        module_on_disk_version=_on_disk_version(host, limit_s),
+        module_on_disk_version=_on_disk_version(host, tool_limit_s),
         library_versions=_library_versions(host),
         device_nodes=_device_nodes(host),
+        fabric_manager_version=_fabric_manager_version(host, tool_limit_s),
+        nvswitch_count=_nvswitch_count(host),
+        parameters=_parameters(host),
         secure_boot=_secure_boot(host),
+        **_services(host),
     )
 
 
 def _pci_devices(host: Host) -> tuple[PciDevice, ...] | Missing:
+    addresses = _nvidia_addresses(host, DISPLAY_CLASS)
+    if isinstance(addresses, Missing):
+        return addresses
+    return tuple(
+        PciDevice(
+            address=address,
+            device_id=known_or(host.read(f"{PCI}/{address}/device"), "unknown").strip(),
+            kernel_driver=host.link_target_name(f"{PCI}/{address}/driver"),
+        )
+        for address in addresses
+    )
+
+
+def _nvswitch_count(host: Host) -> int | Missing:
+    addresses = _nvidia_addresses(host, BRIDGE_CLASS)
+    return addresses if isinstance(addresses, Missing) else len(addresses)
+
+
+def _nvidia_addresses(host: Host, device_class: str) -> list[str] | Missing:
     addresses = host.names(PCI)
     if isinstance(addresses, Missing):
         return addresses
-    found = []
-    for address in addresses:
-        vendor = host.read(f"{PCI}/{address}/vendor")
-        kind = host.read(f"{PCI}/{address}/class")
-        if isinstance(vendor, Missing) or isinstance(kind, Missing):
-            continue
-        if vendor.strip() == NVIDIA_VENDOR and kind.startswith(DISPLAY_CLASS):
-            device_id = host.read(f"{PCI}/{address}/device")
-            found.append(
-                PciDevice(
-                    address=address,
-                    device_id="unknown" if isinstance(device_id, Missing) else device_id.strip(),
-                    kernel_driver=host.link_target_name(f"{PCI}/{address}/driver"),
-                )
-            )
-    return tuple(found)
+    return [
+        address
+        for address in addresses
+        if known_or(host.read(f"{PCI}/{address}/vendor"), "").strip() == NVIDIA_VENDOR
+        and known_or(host.read(f"{PCI}/{address}/class"), "").startswith(device_class)
+    ]
 
 
 def _module_loaded(host: Host) -> bool | Missing:
@@ -109,12 +140,56 @@ def _library_versions(host: Host) -> tuple[str, ...]:
     return tuple(sorted(versions))
 
 
+def _services(host: Host) -> dict[str, tuple[Service, ...] | tuple[str, ...] | Missing]:
+    """The driver's daemons, and the processes that sleep inside the driver and cannot be woken."""
+    pids = host.names("/proc")
+    if isinstance(pids, Missing):
+        return {"services": pids, "stuck_processes": pids}
+    names, stuck = set(), []
+    for pid in filter(str.isdigit, pids):
+        found = re.match(r"\d+ \((.*)\) (\S)", known_or(host.read(f"/proc/{pid}/stat"), ""))
+        if found is None:
+            continue  # it ended since it was listed
+        names.add(found[1])
+        if found[2] == UNINTERRUPTIBLE:
+            waits_in = known_or(host.read(f"/proc/{pid}/wchan"), "")
+            if re.search(r"nv|rm_|uvm", waits_in):
+                stuck.append(f"{pid} ({found[1]}) in {waits_in}")
+    return {
+        "services": tuple(
+            Service(name=name, running=process in names) for name, process in SERVICES.items()
+        ),
+        "stuck_processes": tuple(stuck),
+    }
+
+
+def _fabric_manager_version(host: Host, limit_s: float) -> str | Missing:
+    outcome = host.run("nv-fabricmanager", "--version", timeout_s=limit_s)
+    if isinstance(outcome, Missing):
+        return outcome
+    found = re.search(r"\d+\.\d+(?:\.\d+)?", outcome.stdout)
+    return found[0] if found else Missing(f"nv-fabricmanager --version: {outcome.failure}")
+
+
+def _parameters(host: Host) -> tuple[Variable, ...] | Missing:
+    text = host.read("/proc/driver/nvidia/params")
+    if isinstance(text, Missing):
+        return text
+    pairs = (line.partition(": ") for line in text.splitlines() if ": " in line)
+    return tuple(Variable(name=name, value=value.strip()) for name, _, value in pairs)
+
+
 def _device_nodes(host: Host) -> tuple[DeviceNode, ...] | Missing:
     names = host.names("/dev")
     if isinstance(names, Missing):
         return names
     return tuple(
-        DeviceNode(path=f"/dev/{name}", usable=host.usable(f"/dev/{name}"))
+        DeviceNode(
+            path=f"/dev/{name}",
+            usable=host.usable(f"/dev/{name}"),
+            mode=host.mode(f"/dev/{name}"),
+            group=host.group(f"/dev/{name}"),
+        )
         for name in names
         if re.fullmatch(r"nvidia(\d+|ctl|-uvm|-uvm-tools|-modeset)|dxg", name)
     )

@@ -19,6 +19,7 @@ def kernel_log(host: Host, limit_s: float) -> KernelLog:
     sources: dict[str, Callable[[], list[tuple[str | None, str]] | Missing]] = {
         "/dev/kmsg": lambda: _kmsg(host),
         "journalctl -k": lambda: _journal(host, limit_s),
+        "dmesg": lambda: _dmesg(host, limit_s),
     }
     for source, read in sources.items():
         lines = read()
@@ -55,6 +56,20 @@ def _journal(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missi
     for line in outcome.stdout.splitlines():
         time, _, text = line.partition(" kernel: ")
         lines.append((time.split(" ")[0], text))
+    return lines
+
+
+def _dmesg(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missing:
+    outcome = host.run("dmesg", "--time-format", "iso", timeout_s=limit_s)
+    if not isinstance(outcome, Completed):
+        return outcome
+    if outcome.failure is not None:
+        said = outcome.stderr.strip().splitlines()
+        return Missing(f"dmesg: {said[-1] if said else outcome.failure}")
+    lines: list[tuple[str | None, str]] = []
+    for line in outcome.stdout.splitlines():
+        time, _, text = line.partition(" ")
+        lines.append((time, text))
     return lines
 
 

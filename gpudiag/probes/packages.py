@@ -6,7 +6,7 @@ import re
 import sys
 
 from gpudiag.host import Host
-from gpudiag.snapshot import Missing, Package, Packages, Requirement
+from gpudiag.snapshot import Missing, Package, Packages, Requirement, known_or
 
 OF_INTEREST = re.compile(
     r"torch.*|numpy|nvidia-.*|triton.*|pytorch-triton.*|pynvml|safetensors|cupy.*"
@@ -28,6 +28,7 @@ def packages(host: Host, limit_s: float) -> Packages:  # noqa: ARG001 - reads a 
         installed=installed,
         requirements=requirements(host, installed),
         environment_kind=_environment_kind(host),
+        environment_tool=_environment_tool(host),
         prefix=sys.prefix,
     )
 
@@ -42,7 +43,12 @@ def in_folder(host: Host, folder: str) -> list[Package]:
         match = METADATA_FOLDER.fullmatch(entry)
         if match and OF_INTEREST.fullmatch(name := normalized(match[1])):
             build = _build(host, f"{folder}/{name}") if name in TORCH_FAMILY else None
-            found.append(Package(name=name, version=match[2], folder=folder, build=build))
+            installer = known_or(host.read(f"{folder}/{entry}/INSTALLER"), "").strip() or None
+            found.append(
+                Package(
+                    name=name, version=match[2], folder=folder, build=build, installer=installer
+                )
+            )
     return found
 
 
@@ -87,6 +93,13 @@ def _environment_kind(host: Host) -> str:
     if host.exists(f"{sys.prefix}/conda-meta"):
         return "conda"
     return "venv" if sys.prefix != sys.base_prefix else "system"
+
+
+def _environment_tool(host: Host) -> str | None:
+    """What made the virtual environment, where it signed its configuration."""
+    configuration = known_or(host.read(f"{sys.prefix}/pyvenv.cfg"), "")
+    found = re.search(r"^(uv|virtualenv|created-by)\s*=", configuration, re.MULTILINE)
+    return found[1] if found else None
 
 
 def normalized(name: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sysconfig
 
 from gpudiag.host import Host
-from gpudiag.snapshot import Missing, System
+from gpudiag.probes import topology
+from gpudiag.snapshot import Disk, Missing, System
 
 KIB = 1024
 NO_LIMIT_BYTES = 2**60  # cgroup v1 writes 2^63 less a page where there is no limit
@@ -29,6 +31,16 @@ def system(host: Host, limit_s: float) -> System:  # noqa: ARG001 - reads a few 
         shm_total_bytes=shm if isinstance(shm, Missing) else shm[0],
         shm_used_bytes=shm if isinstance(shm, Missing) else shm[1],
         open_files_limit=host.open_files_limit(),
+        locked_memory_limit_bytes=host.locked_memory_limit_bytes(),
+        uptime_s=_uptime(host),
+        virtual_machine=topology.virtual_machine(host),
+        iommu_groups=topology.iommu_groups(host),
+        kernel_parameters=topology.kernel_parameters(host),
+        acs_redirects=topology.acs_redirects(host),
+        infiniband_devices=topology.infiniband_devices(host),
+        disks=_disks(host),
+        compiler=_compiler(host),
+        python_headers=host.exists(f"{sysconfig.get_path('include')}/Python.h"),
         container=_container(host),
         wsl=_wsl(host),
         scheduler=_scheduler(host),
@@ -73,6 +85,45 @@ def _memory_limit(host: Host) -> int | Missing | None:
     if text.strip() == "max" or int(text) >= NO_LIMIT_BYTES:
         return None
     return int(text)
+
+
+def _uptime(host: Host) -> float | Missing:
+    text = host.read("/proc/uptime")
+    return text if isinstance(text, Missing) else float(text.split()[0])
+
+
+def _disks(host: Host) -> tuple[Disk, ...]:
+    """The file systems that caches and temporary files go to, without naming the folders."""
+    variables = host.environment
+    home = variables.get("HOME", "/")
+    cache = variables.get("XDG_CACHE_HOME", f"{home}/.cache")
+    folders = {
+        "home": home,
+        "temporary": variables.get("TMPDIR", "/tmp"),  # noqa: S108 - its free space is the fact
+        "torch cache": variables.get("TORCH_HOME", f"{cache}/torch"),
+        "CUDA cache": variables.get("CUDA_CACHE_PATH", f"{home}/.nv/ComputeCache"),
+    }
+    disks = []
+    for use, folder in folders.items():
+        capacity = host.capacity_bytes(_nearest_existing(host, folder))
+        if not isinstance(capacity, Missing):
+            total, used = capacity
+            disks.append(Disk(use=use, total_bytes=total, free_bytes=total - used))
+    return tuple(disks)
+
+
+def _nearest_existing(host: Host, folder: str) -> str:
+    while not host.exists(folder) and "/" in folder.strip("/"):
+        folder = folder.rpartition("/")[0]
+    return folder if host.exists(folder) else "/"
+
+
+def _compiler(host: Host) -> str | None:
+    """Torch's inductor takes $CC, else gcc; the name alone, for paths say who works here."""
+    for program in (host.environment.get("CC", "").split(" ")[0], "gcc", "cc", "clang"):
+        if program and (found := host.which(program)):
+            return found.rpartition("/")[2]
+    return None
 
 
 def _container(host: Host) -> str | None:

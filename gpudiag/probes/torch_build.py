@@ -8,11 +8,12 @@ import msgspec
 
 from gpudiag.host import Host
 from gpudiag.probes.child import CHILDREN, merged, spoken
-from gpudiag.snapshot import Missing, TorchBuild
+from gpudiag.snapshot import AllocatorState, Missing, TorchBuild
 
 
 def torch_build(host: Host, limit_s: float) -> TorchBuild:
     """Torch's facts; an import that crashes or hangs is a fact, told in ``import_error``."""
+    allocator = allocator_states()
     objects, failure = spoken(host.run_python(CHILDREN / "ask_torch.py", timeout_s=limit_s))
     said = merged(objects)
     if not said:
@@ -27,9 +28,31 @@ def torch_build(host: Host, limit_s: float) -> TorchBuild:
     else:
         reason = f"torch was asked and did not answer: {failure or 'not part of its answer'}"
     unanswered = {"missing": reason}
-    return msgspec.convert(
+    section = msgspec.convert(
         dict.fromkeys(TorchBuild.__struct_fields__, unanswered) | said, TorchBuild
     )
+    return msgspec.structs.replace(section, allocator=allocator)
+
+
+def allocator_states() -> tuple[AllocatorState, ...] | Missing:
+    """What torch holds in the calling process; never loads torch, never initialises CUDA."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return Missing("torch is not loaded in this process")
+    if not torch.cuda.is_initialized():
+        return Missing("this process has not initialised CUDA")
+    states = []
+    for index in range(torch.cuda.device_count()):
+        figures = torch.cuda.memory_stats(index)
+        states.append(
+            AllocatorState(
+                device=f"cuda:{index}",
+                allocated_bytes=figures.get("allocated_bytes.all.current", 0),
+                reserved_bytes=figures.get("reserved_bytes.all.current", 0),
+                inactive_split_bytes=figures.get("inactive_split_bytes.all.current", 0),
+            )
+        )
+    return tuple(states)
 
 
 def torch_not_asked(host: Host, limit_s: float) -> TorchBuild:  # noqa: ARG001 - a probe's form

@@ -1,16 +1,18 @@
 """Probes that read files, on trees of files that stand in for a machine."""
 
 import os
+import struct
 
 import pytest
 
 from gpudiag.host import Host
+from gpudiag.probes import topology
 from gpudiag.probes.driver import driver
 from gpudiag.probes.environment import environment, meant_by
 from gpudiag.probes.kernel_log import kernel_log
 from gpudiag.probes.packages import in_folder, requirements
 from gpudiag.probes.system import system
-from gpudiag.snapshot import Missing, Package, PciDevice, Requirement, known
+from gpudiag.snapshot import Missing, Package, PciDevice, Requirement, known, known_or
 
 NO_PROGRAMS = {"PATH": "/nonexistent"}
 
@@ -113,7 +115,7 @@ def test_an_empty_machine_gives_reasons(tmp_path):
             "echo 'modinfo: ERROR: Module nvidia not found.' >&2; exit 1",
             Missing("modinfo nvidia: modinfo: ERROR: Module nvidia not found."),
         ),
-        ("sleep 60", Missing("modinfo nvidia: no answer within 0.5 s")),
+        ("sleep 60", Missing("modinfo nvidia: no answer within 0.3 s")),
     ],
 )
 def test_modinfo_is_believed_but_not_waited_for(tmp_path, body, expected):
@@ -121,7 +123,7 @@ def test_modinfo_is_believed_but_not_waited_for(tmp_path, body, expected):
     (tmp_path / "bin/modinfo").chmod(0o755)
     path = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
 
-    assert driver(Host(root=tmp_path, environment=path), 0.5).module_on_disk_version == expected
+    assert driver(Host(root=tmp_path, environment=path), 3).module_on_disk_version == expected
 
 
 def test_the_systems_limits_are_read(tmp_path):
@@ -324,5 +326,179 @@ def test_no_readable_log_is_no_clean_log(tmp_path):
 
     assert seen.events == Missing(
         "no kernel log is readable: /dev/kmsg: No such file or directory; "
-        "journalctl not found on PATH"
+        "journalctl not found on PATH; dmesg not found on PATH"
     )
+
+
+def test_the_drivers_daemons_and_stuck_processes_are_found(tmp_path):
+    write(
+        tmp_path,
+        {
+            "/proc/1/stat": "1 (systemd) S 0 1",
+            "/proc/20/stat": "20 (nv-fabricmanage) S 1 20",
+            "/proc/30/stat": "30 (python (x) y) D 1 30",
+            "/proc/30/wchan": "nvidia_ioctl",
+            "/proc/31/stat": "31 (dd) D 1 31",
+            "/proc/31/wchan": "io_schedule",
+            "/proc/32/comm": "ended",
+            "/proc/self/stat": "99 (x) R",
+        },
+    )
+
+    facts = driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
+
+    assert {s.name: s.running for s in known(facts.services)} == {
+        "nvidia-fabricmanager": True,
+        "nvidia-persistenced": False,
+        "nvidia-cuda-mps-control": False,
+        "nv-hostengine (DCGM)": False,
+    }
+    assert facts.stuck_processes == ("30 (python (x) y) in nvidia_ioctl",)
+
+
+def test_the_fabric_managers_version_and_the_modules_parameters_are_read(tmp_path):
+    write(
+        tmp_path,
+        {
+            "/bin/nv-fabricmanager": "#!/bin/sh\necho 'Fabric Manager version is : 550.54.15'\n",
+            "/proc/driver/nvidia/params": "EnableGpuFirmware: 18\nModifyDeviceFiles: 1\n",
+        },
+    )
+    (tmp_path / "bin/nv-fabricmanager").chmod(0o755)
+    pci(tmp_path, "0000:07:00.0", kind="0x068000")
+    path = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+
+    facts = driver(Host(root=tmp_path, environment=path), 5)
+
+    assert facts.fabric_manager_version == "550.54.15"
+    assert facts.nvswitch_count == 1
+    assert [(p.name, p.value) for p in known(facts.parameters)] == [
+        ("EnableGpuFirmware", "18"),
+        ("ModifyDeviceFiles", "1"),
+    ]
+
+
+def test_device_files_tell_their_mode_and_group(tmp_path):
+    write(tmp_path, {"/dev/nvidia0": ""})
+    (tmp_path / "dev/nvidia0").chmod(0o640)
+
+    node = known(driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5).device_nodes)[0]
+
+    assert node.mode == "-rw-r-----"
+    assert node.group == (tmp_path / "dev/nvidia0").group()
+
+
+@pytest.mark.parametrize(
+    ("files", "hypervisor"),
+    [
+        ({"sys_vendor": "QEMU", "product_name": "Standard PC"}, "QEMU"),
+        ({"sys_vendor": "VMware, Inc.", "product_name": "VMware7,1"}, "VMware"),
+        ({"sys_vendor": "Amazon EC2", "product_name": "p5.48xlarge"}, "Amazon EC2"),
+        ({"sys_vendor": "Amazon EC2", "product_name": "g4dn.metal"}, None),
+        ({"sys_vendor": "Microsoft Corporation", "product_name": "Virtual Machine"}, "Hyper-V"),
+        ({"sys_vendor": "NVIDIA", "product_name": "DGXH100"}, None),
+    ],
+)
+def test_the_hypervisor_is_known_by_what_it_calls_itself(tmp_path, files, hypervisor):
+    write(tmp_path, {f"/sys/class/dmi/id/{name}": text for name, text in files.items()})
+    write(tmp_path, {"/proc/cpuinfo": "flags\t\t: fpu vme\n"})
+
+    assert topology.virtual_machine(Host(root=tmp_path, environment={})) == hypervisor
+
+
+def test_a_hypervisor_without_a_name_is_known_by_the_processors_flag(tmp_path):
+    write(tmp_path, {"/proc/cpuinfo": "flags\t\t: fpu hypervisor vme\n"})
+
+    assert topology.virtual_machine(Host(root=tmp_path, environment={})) == "unknown hypervisor"
+
+
+def configuration_space(control, *, circle=False):
+    """4096 bytes with an AER capability, then one for access control."""
+    space = bytearray(4096)
+    struct.pack_into("<I", space, 0x100, 0x0001 | 2 << 16 | 0x140 << 20)
+    struct.pack_into("<I", space, 0x140, 0x000D | 1 << 16)
+    struct.pack_into("<H", space, 0x146, control)
+    if circle:
+        struct.pack_into("<I", space, 0x140, 0x0003 | 1 << 16 | 0x100 << 20)
+    return bytes(space)
+
+
+@pytest.mark.parametrize(("control", "redirects"), [(0x1D, True), (0x04, True), (0x11, False)])
+def test_bridges_that_reroute_peer_traffic_are_found(tmp_path, control, redirects):
+    pci(tmp_path, "0000:00:01.0", vendor="0x8086", kind="0x060400")
+    folder = "/sys/bus/pci/devices/0000:00:01.0"
+    write(tmp_path, {f"{folder}/config": configuration_space(control)})
+
+    found = topology.acs_redirects(Host(root=tmp_path, environment={}))
+
+    assert found == (("0000:00:01.0",) if redirects else ())
+
+
+def test_a_space_that_is_cut_short_needs_root(tmp_path):
+    pci(tmp_path, "0000:00:01.0", vendor="0x8086", kind="0x060400")
+    write(tmp_path, {"/sys/bus/pci/devices/0000:00:01.0/config": bytes(64)})
+
+    found = topology.acs_redirects(Host(root=tmp_path, environment={}))
+
+    assert found == Missing(
+        "/sys/bus/pci/devices/0000:00:01.0/config: only root may read access control"
+    )
+
+
+def test_a_circle_of_capabilities_ends():
+    assert topology.acs_control(configuration_space(0x04, circle=True)) == 0
+    assert topology.acs_control(bytes(64)) == 0
+
+
+def test_parameters_groups_and_adapters_of_the_host_are_read(tmp_path):
+    write(
+        tmp_path,
+        {
+            "/proc/cmdline": "BOOT_IMAGE=/vmlinuz root=/dev/sda1 intel_iommu=on iommu=pt pci=noacs",
+            "/sys/kernel/iommu_groups/0/type": "",
+            "/sys/kernel/iommu_groups/1/type": "",
+            "/sys/class/infiniband/mlx5_0/x": "",
+            "/proc/uptime": "3600.5 7000.1\n",
+        },
+    )
+
+    facts = system(Host(root=tmp_path, environment={"PATH": "/nonexistent"}), 5)
+
+    assert facts.kernel_parameters == ("intel_iommu=on", "iommu=pt", "pci=noacs")
+    assert facts.iommu_groups == 2
+    assert facts.infiniband_devices == ("mlx5_0",)
+    assert facts.uptime_s == 3600.5
+    assert known_or(facts.compiler, "unknown") is None
+
+
+def test_no_infiniband_is_an_answer(tmp_path):
+    assert topology.infiniband_devices(Host(root=tmp_path, environment={})) == ()
+
+
+def test_the_space_of_caches_is_told_without_their_names():
+    facts = system(Host(environment={"HOME": "/home/ada/nowhere", "PATH": "/bin"}), 5)
+
+    disks = known(facts.disks)
+    assert [disk.use for disk in disks] == ["home", "temporary", "torch cache", "CUDA cache"]
+    assert all(0 <= disk.free_bytes <= disk.total_bytes for disk in disks)
+    assert "ada" not in str(disks)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (f"echo '2026-01-02T03:04:05,000000+00:00 {XID}'", "dmesg"),
+        (
+            "echo 'dmesg: read kernel buffer failed: Operation not permitted' >&2; exit 1",
+            "no kernel log is readable: /dev/kmsg: No such file or directory; journalctl not found "
+            "on PATH; dmesg: dmesg: read kernel buffer failed: Operation not permitted",
+        ),
+    ],
+)
+def test_dmesg_is_the_last_resort(tmp_path, body, expected):
+    write(tmp_path, {"/bin/dmesg": f"#!/bin/sh\n{body}\n"})
+    (tmp_path / "bin/dmesg").chmod(0o755)
+
+    seen = kernel_log(Host(root=tmp_path, environment={"PATH": f"{tmp_path}/bin"}), 5)
+
+    assert seen.source == expected or seen.source == Missing(expected)

@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from builders import only
 
 from gpudiag.host import Host
 from gpudiag.probes import Probe, take_snapshot
 from gpudiag.probes.driver import driver
 from gpudiag.probes.nvml import nvml as ask_nvml
 from gpudiag.probes.torch_build import torch_build
-from gpudiag.snapshot import Missing, NotObserved, System, known, known_or
+from gpudiag.rules.torch_build import torch_does_not_import
+from gpudiag.snapshot import Driver, Missing, NotObserved, System, known, known_or
 
 
 @pytest.fixture
@@ -197,7 +200,7 @@ def test_cuinits_code_is_a_fact(libcuda, tmp_path, code):
     ("body", "reason"),
     [
         ("return *(volatile int *)0;", "killed by signal 11 (SIGSEGV)"),
-        ("sleep(60); return 0;", "no answer within 1 s"),
+        ("sleep(60); return 0;", "no answer within 0.8 s"),
     ],
 )
 def test_a_cuinit_that_crashes_or_hangs_is_a_fact(libcuda, body, reason):
@@ -308,6 +311,87 @@ def test_a_probe_that_hangs_or_fails_leaves_its_reason_and_the_others_their_fact
     assert seen.torch.kernel == Missing("the torch probe gave no answer within 0.2 s")
     assert seen.system.kernel == Missing("the system probe failed: OSError: no such machine")
     assert seen.probe_times_s["torch"] >= 0.2
+
+
+@pytest.fixture(scope="module")
+def overlay(tmp_path_factory):
+    """This environment's torch, linked file by file, with changes to some of its files."""
+    torch = pytest.importorskip("torch")
+    real = Path(torch.__file__).parent
+
+    def build(changes):
+        folder = tmp_path_factory.mktemp("site")
+        _link_tree(real, folder / "torch", changes)
+        return Host(environment=os.environ | {"PYTHONPATH": str(folder)})
+
+    return build
+
+
+def _link_tree(real, copy, changes):
+    """Folders that hold a changed file are made, everything else is a link."""
+    copy.mkdir()
+    for entry in real.iterdir():
+        inside = {
+            path.partition("/")[2]: data
+            for path, data in changes.items()
+            if path.partition("/")[0] == entry.name
+        }
+        if "" in inside:
+            (copy / entry.name).write_bytes(inside[""])
+        elif inside:
+            _link_tree(entry, copy / entry.name, inside)
+        else:
+            (copy / entry.name).symlink_to(entry)
+
+
+def test_a_real_torch_with_a_truncated_library_is_diagnosed(overlay):
+    host = overlay({"lib/libtorch_cpu.so": b"\x7fELF\x02\x01\x01"})
+
+    seen = take_snapshot(host, timeout_s=60)
+
+    finding = only(torch_does_not_import, seen)
+    assert "libtorch_cpu.so: file too short" in " ".join(finding.evidence)
+    assert "truncated" in finding.cause
+
+
+def test_a_real_torch_without_numpy_warns_and_works(tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "numpy.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'numpy'\", name='numpy')\n"
+    )
+
+    facts = torch_build(Host(environment=os.environ | {"PYTHONPATH": str(tmp_path)}), 60)
+
+    assert facts.import_error is None
+    assert any("NumPy" in warning for warning in known(facts.import_warnings))
+
+
+def test_the_libraries_that_torch_mapped_are_those_of_its_wheel():
+    torch = pytest.importorskip("torch")
+    if not torch.version.cuda:
+        pytest.skip("a CPU build maps no CUDA library")
+
+    libraries = {library.name: library for library in known(torch_build(Host(), 60).libraries)}
+
+    assert {"libcudnn.so.9", "libnccl.so.2"} <= libraries.keys()
+    assert all(library.from_wheel for library in libraries.values())
+
+
+def test_a_given_up_probe_leaves_no_process_behind(libcuda):
+    host = libcuda("sleep(300); return 0;")
+    probes = (Probe(section="driver", kind=Driver, ask=_asks_too_long, limit_s=0.2),)
+
+    take_snapshot(host, probes=probes)
+
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and host._running:
+        time.sleep(0.05)
+    assert not host._running
+
+
+def _asks_too_long(host, _limit_s):
+    host.run("sleep", "300", timeout_s=300)
+    return Driver()
 
 
 def test_the_whole_is_bounded_by_the_timeout(tmp_path):
