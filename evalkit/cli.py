@@ -8,6 +8,7 @@ Exit codes: 0 done, 2 usage error or unreadable input, 3 evalkit itself failed, 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -76,6 +77,135 @@ def report(
     evaluation.save(out)
     click.echo(as_text(evaluation))
     click.echo(f"\nwritten to {out}")
+
+
+@cli.command()
+@click.option(
+    "--checkpoint", required=True, type=EXISTING_OR_NOT, help="File with the weights to evaluate."
+)
+@click.option(
+    "--data",
+    required=True,
+    help="Folder with one folder per class, manifest (CSV or Parquet with path and label), or "
+    "package.module:function that returns a torch Dataset.",
+)
+@click.option("--out", required=True, type=EXISTING_OR_NOT, help="Folder to write the report to.")
+@click.option(
+    "--model",
+    help="torchvision:NAME, timm:NAME, package.module:function or file.py:function. "
+    "[default: the one that the checkpoint names]",
+)
+@click.option(
+    "--classes",
+    "classes_file",
+    type=EXISTING_OR_NOT,
+    help="Text file with the class of every output of the model, one per line. "
+    "[default: those in the checkpoint, else those of the data]",
+)
+@click.option(
+    "--weights",
+    help="Which weights of the checkpoint, such as state_dict_ema. [default: the best fit]",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps or xpu."
+)
+@click.option(
+    "--batch-size", default=64, show_default=True, type=click.IntRange(1), help="Images per batch."
+)
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    help="How exactly to compute.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Threads that read images. [default: one per core, at most 8]",
+)
+@click.option(
+    "--on-unreadable",
+    default="fail",
+    show_default=True,
+    type=click.Choice(["fail", "skip"]),
+    help="What to do about images that cannot be read; both list them.",
+)
+@click.option(
+    "--allow-partial",
+    type=float,
+    metavar="FRACTION",
+    help="Share of the model that the checkpoint must fill, in (0, 1]. [default: all of it]",
+)
+def evaluate(
+    *,
+    checkpoint: Path,
+    data: str,
+    out: Path,
+    model: str | None,
+    classes_file: Path | None,
+    weights: str | None,
+    device: str,
+    batch_size: int,
+    precision: str,
+    workers: int | None,
+    on_unreadable: str,
+    allow_partial: float | None,
+) -> None:
+    """Evaluate a checkpoint on labelled images."""
+    _require_torch()
+    from evalkit import run
+    from evalkit.predictions import read_classes
+    from evalkit.report.tables import check_folder
+    from evalkit.report.text import as_text
+
+    check_folder(out)
+    evaluation = run.evaluate(
+        checkpoint,
+        data,
+        model=model,
+        classes=read_classes(classes_file) if classes_file else None,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        workers=workers,
+        on_unreadable=on_unreadable,
+        allow_partial=allow_partial,
+    )
+    evaluation.save(out)
+    click.echo(as_text(evaluation))
+    click.echo(f"\nwritten to {out}")
+
+
+@cli.command()
+@click.option("--out", required=True, type=EXISTING_OR_NOT, help="Folder to leave everything in.")
+def demo(*, out: Path) -> None:
+    """Train on handwritten digits, save as DataParallel does, load on the CPU, evaluate, report."""
+    _require_torch()
+    from evalkit.demo import run
+    from evalkit.demo.demonstrate import MODEL
+    from evalkit.report.text import as_text
+
+    click.echo(as_text(run(out)))
+    place = shlex.quote(str(out))
+    click.echo(
+        f"\nwritten to {out}: images, checkpoint, tables. Next, the same with your own hands:\n"
+        f"  evalkit evaluate --checkpoint {place}/checkpoint.pth --model {MODEL} "
+        f"--data {place}/val --out my-report\n"
+        f"  evalkit report {place}/predictions.parquet --out my-report"
+    )
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"this command needs torch, got '{reason}' when it was imported: "
+            "pip install 'gpudiag[eval]', or run 'gpudiag diagnose' if it is installed"
+        ) from error
 
 
 def main() -> None:

@@ -154,8 +154,8 @@ def _choose_classes(
     if unknown:
         raise InputError(
             f"data must have only classes that the model knows by the {named_by}, "
-            f"{counted(len(names), 'name')} such as {some(names)}, got {len(unknown)} others in "
-            f"{source.name}: {some(unknown)}"
+            f"{counted(len(names), 'name')} such as {some(names)}, got "
+            f"{counted(len(unknown), 'other')} in {source.name}: {some(unknown)}"
         )
     return names, named_by
 

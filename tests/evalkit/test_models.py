@@ -1,4 +1,5 @@
 import builtins
+import subprocess
 import sys
 
 import pytest
@@ -189,3 +190,17 @@ def test_nothing_is_downloaded_for_timm(monkeypatch):
         assert message_of(f"timm:{name}").startswith(
             f"model must be one that timm has, got '{name}': "
         )
+
+
+def test_everything_imports_where_torchvision_and_timm_do_not():
+    program = (
+        "import sys; sys.modules['torchvision'] = sys.modules['timm'] = None\n"
+        "import evalkit.run, evalkit.checkpoint, evalkit.training, evalkit.demo, evalkit.models\n"
+        "print(evalkit.models.build('torch.nn:Identity'))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout, done.stderr) == ("Identity()\n", "")
