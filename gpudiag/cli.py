@@ -277,9 +277,14 @@ def _take_snapshot(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot
     seen = take_snapshot(torch=torch, timeout_s=timeout_s, meanwhile=_import_the_rest)
     if not redacted:
         return seen
-    from gpudiag.redact import redact
+    from gpudiag.redact import Identity, redact
 
-    return redact(seen, host_name=os.uname().nodename)
+    identity = Identity(
+        user=os.environ.get("USER") or os.environ.get("LOGNAME"),
+        home=os.environ.get("HOME"),
+        host_name=os.uname().nodename,
+    )
+    return redact(seen, identity)
 
 
 def _import_the_rest() -> None:

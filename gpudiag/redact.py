@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,19 +14,37 @@ HIDDEN = "redacted"
 # CUDA accepts the first block of a UUID, so a shortened one still names its GPU.
 UUID = re.compile(r"\b((?:GPU|MIG)-[0-9a-fA-F]{8})-[0-9a-fA-F]{4}-[0-9a-fA-F-]{22}\b")
 HOME = re.compile(r"(?:/home|/Users)/[^/\s:'\"]+|/root(?=[/\s:'\"]|$)")
-MAC = re.compile(r"\b[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}\b")
-IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")
-IPV6 = re.compile(r"\b(?:[0-9a-fA-F]{1,4}:){4,7}[0-9a-fA-F]{1,4}\b")
-TOKEN = re.compile(r"\b(?:hf_|ghp_|github_pat_|sk-|AKIA)[A-Za-z0-9_-]{12,}|(?<=//)[^/@\s]+(?=@)")
+MAC = re.compile(r"(?<![A-Za-z0-9])[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}(?![A-Za-z0-9:])")
+IPV4 = re.compile(r"(?<![A-Za-z0-9.])(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z0-9.])")
+GROUP = r"[0-9a-fA-F]{1,4}"
+IPV6 = re.compile(
+    rf"(?<![\w:])(?:(?:{GROUP}:){{7}}{GROUP}|{GROUP}(?::{GROUP})*::(?:{GROUP}(?::{GROUP})*)?)(?![\w:])"
+)
+TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_|ghp_|gho_|github_pat_|glpat-|nvapi-|sk-|xox[bp]-|AKIA)[A-Za-z0-9_-]{12,}"
+    r"|(?<=//)[^/@\s]+(?=@)"  # the password in https://user:password@host
+)
+# Names that thousands of machines share say nothing about a person.
+SHARED_USERS = frozenset({"root", "user", "ubuntu", "debian", "admin", "ec2-user", "jovyan"})
 VERSION_FIELDS = frozenset({"version", "build", "installed", "specifier"})  # look like addresses
 
 
-def redact(snapshot: Snapshot, *, host_name: str | None = None) -> Snapshot:
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What must not be told: who works here, where, and what the machine is called."""
+
+    user: str | None = None
+    home: str | None = None
+    host_name: str | None = None
+
+
+def redact(snapshot: Snapshot, identity: Identity | None = None) -> Snapshot:
     """Hide user names, home paths, the host name, network addresses and tokens.
 
     Args:
         snapshot: What the probes saw.
-        host_name: The machine's name; it is hidden wherever it stands as a word.
+        identity: The names to hide wherever they stand as a word; what looks like a home path,
+            an address or a token is hidden without it.
 
     Returns:
         A snapshot with the same facts; UUIDs keep their first block, which is enough for CUDA.
@@ -36,37 +55,50 @@ def redact(snapshot: Snapshot, *, host_name: str | None = None) -> Snapshot:
         >>> redact(Snapshot(environment=Environment(variables=(seen,)))).environment.variables
         (Variable(name='LD_LIBRARY_PATH', value='~/lib'),)
     """
-    host = _host_pattern(host_name)
-    return msgspec.convert(_clean(msgspec.to_builtins(snapshot), host, ""), Snapshot)
+    names = _names(identity or Identity())
+    return msgspec.convert(_clean(msgspec.to_builtins(snapshot), names, ""), Snapshot)
 
 
-def _clean(value: Any, host: re.Pattern[str] | None, name: str) -> Any:
+def _names(identity: Identity) -> list[tuple[re.Pattern[str], str]]:
+    patterns = []
+    if identity.home and identity.home.strip("/"):
+        patterns.append((re.compile(re.escape(identity.home.rstrip("/")) + r"(?![\w.-])"), "~"))
+    if identity.user and identity.user not in SHARED_USERS:
+        patterns.append(
+            (re.compile(rf"(?<![A-Za-z0-9]){re.escape(identity.user)}(?![A-Za-z0-9])"), HIDDEN)
+        )
+    if identity.host_name and identity.host_name != "localhost":
+        short = identity.host_name.partition(".")[0]
+        domain = r"(?:\.[A-Za-z0-9-]+)*"
+        patterns.append(
+            (re.compile(rf"(?<![A-Za-z0-9]){re.escape(short)}(?![A-Za-z0-9]){domain}"), HIDDEN)
+        )
+    return patterns
+
+
+def _clean(value: Any, names: list[tuple[re.Pattern[str], str]], field: str) -> Any:
     if isinstance(value, dict):
-        if name == "processes" and isinstance(value.get("user"), str):
-            value = value | {"user": value["user"] if value["user"] == "root" else HIDDEN}
-        return {key: _clean(item, host, key) for key, item in value.items()}
+        if field == "processes" and isinstance(value.get("user"), str):
+            shown = value["user"] if value["user"] in SHARED_USERS else HIDDEN
+            value = value | {"user": shown}
+        return {key: _clean(item, names, key) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item, host, name) for item in value]
-    if isinstance(value, str) and name not in VERSION_FIELDS:
-        return _text(value, host)
+        return [_clean(item, names, field) for item in value]
+    if isinstance(value, str) and field not in VERSION_FIELDS:
+        return _text(value, names)
     return value
 
 
-def _text(text: str, host: re.Pattern[str] | None) -> str:
+def _text(text: str, names: list[tuple[re.Pattern[str], str]]) -> str:
     text = UUID.sub(r"\1", text)
+    for pattern, shown in names:
+        text = pattern.sub(shown, text)
     text = HOME.sub("~", text)
     for pattern in (MAC, IPV6, TOKEN):
         text = pattern.sub(HIDDEN, text)
-    text = IPV4.sub(_unless_version, text)
-    return host.sub(HIDDEN, text) if host else text
+    return IPV4.sub(_unless_version, text)
 
 
 def _unless_version(found: re.Match[str]) -> str:
-    """Four numbers are an address only if each fits a byte; a driver's 13.3.5.600 is none."""
+    """Four numbers are an address only if each fits a byte; a wheel's 13.3.5.600 is none."""
     return HIDDEN if all(int(part) < 256 for part in found[0].split(".")) else found[0]  # noqa: PLR2004
-
-
-def _host_pattern(host_name: str | None) -> re.Pattern[str] | None:
-    if not host_name or host_name == "localhost":
-        return None
-    return re.compile(rf"(?<![\w-]){re.escape(host_name)}(?![\w-])")

@@ -12,14 +12,41 @@ ALLOWED_PREFIXES = (
     "NVIDIA_",
     "PYTORCH_",
     "TORCH_",
+    "TORCHINDUCTOR_",
     "NCCL_",
     "OMP_",
     "MKL_",
-    "SLURM_",
     "HIP_",
     "ROCR_",
+    "HSA_",
 )
-ALLOWED_NAMES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV", "CONDA_PREFIX")
+ALLOWED_NAMES = (
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "CONDA_DEFAULT_ENV",
+    "PYTHONPATH",
+    "PYTHONNOUSERSITE",
+    "CC",
+    "CXX",
+    "ZE_AFFINITY_MASK",
+    # Slurm's other variables name users, hosts and jobs
+    "SLURM_JOB_GPUS",
+    "SLURM_STEP_GPUS",
+    "SLURM_GPUS",
+    "SLURM_GPUS_ON_NODE",
+    "SLURM_GPUS_PER_TASK",
+    "SLURM_CPUS_PER_TASK",
+    "SLURM_MEM_PER_NODE",
+    "SLURM_NTASKS",
+    "SLURM_NNODES",
+    "SLURM_LOCALID",
+    "SLURM_PROCID",
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+)
 SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 
 # The variables that a misspelling can miss; each is read by CUDA, torch or NCCL.
