@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -57,10 +58,12 @@ def write_tables(
     confusion: pd.DataFrame,
     summary: Mapping[str, Any],
     predictions: pd.DataFrame | None,
+    documents: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write the files of an evaluation, see `evalkit.evaluation.Evaluation.save`.
 
     In the CSV files undefined values are empty, and class names are escaped by `escape_cell`.
+    *documents* are further files, from name to content.
 
     Raises:
         InputError: *folder* is a file or cannot be written to, or the predictions hold what
@@ -75,6 +78,8 @@ def write_tables(
     }
     if predictions is not None:
         writers["predictions.parquet"] = lambda stream: write_parquet(predictions, stream)
+    for name, content in (documents or {}).items():
+        writers[name] = functools.partial(_write_bytes, content)
     check_folder(folder, names=tuple(writers))
     try:
         return _write_whole(folder, writers)
@@ -121,6 +126,10 @@ def _write_csv(frame: pd.DataFrame, stream: BinaryIO, *, corner: str) -> None:
 def _write_json(values: Mapping[str, Any], stream: BinaryIO) -> None:
     text = json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2)
     stream.write(text.encode(errors="backslashreplace") + b"\n")  # JSON's own escape, as it happens
+
+
+def _write_bytes(content: bytes, stream: BinaryIO) -> None:
+    stream.write(content)
 
 
 def _write_whole(folder: Path, writers: Mapping[str, Callable[[BinaryIO], None]]) -> list[Path]:
