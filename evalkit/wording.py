@@ -12,15 +12,15 @@ SHOWN = 5
 
 
 def some(names: Sequence[object], shown: int = SHOWN) -> str:
-    """Return the first names and how many more there are.
+    r"""Return the first names and how many more there are; what a terminal would obey is escaped.
 
     Example:
         >>> some(["conv1.weight", "bn1.weight", "fc.weight"], shown=2)
         'conv1.weight, bn1.weight and 1 more'
-        >>> some(["fc.weight"])
-        'fc.weight'
+        >>> some(["fc.weight", "red\x1b[31m"])
+        'fc.weight, red\\x1b[31m'
     """
-    listed = ", ".join(str(name) for name in names[:shown])
+    listed = ", ".join(_printable(str(name)) for name in names[:shown])
     more = len(names) - shown
     return f"{listed} and {more} more" if more > 0 else listed
 
@@ -43,3 +43,7 @@ def share(fraction: float) -> str:
         ('0.9999', '1', '0.5')
     """
     return f"{math.floor(fraction * 10_000 + 1e-9) / 10_000:g}"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

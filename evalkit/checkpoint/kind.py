@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -46,8 +47,8 @@ _REFUSALS = {
     "save the model's state_dict() with torch.save",
     Kind.TORCH_EXPORT: "a torch.export archive, which holds a program: where it was made, "
     "save the model's state_dict() with torch.save",
-    Kind.TRUNCATED_ZIP: "a torch file whose end is missing, as a download that broke off or a full "
-    "disk leaves it: fetch or save it again",
+    Kind.TRUNCATED_ZIP: "a zip file whose list of contents, at its end, is missing or damaged, as "
+    "a download that broke off or a full disk leaves it: fetch or save it again",
     Kind.OTHER_ZIP: "a zip archive without weights of torch.save (no data.pkl): unpack it and give "
     "the checkpoint inside",
     Kind.TAR: "a tar archive: unpack it with 'tar xf' and give the checkpoint inside",
@@ -160,8 +161,8 @@ def _zip_kind(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
-        return Kind.TRUNCATED_ZIP
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+        return Kind.TRUNCATED_ZIP  # ValueError: names that are no text
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner:
         return Kind.TORCHSCRIPT

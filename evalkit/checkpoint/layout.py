@@ -171,14 +171,14 @@ def _match_components(file: Shapes, model: Shapes) -> Match:
     pairs: dict[str, str] = {}
     prefixes: list[str] = []
     while True:
+        taken = set(pairs.values())
         prefix = _best_prefix(
-            {key: shape for key, shape in file.items() if key not in set(pairs.values())},
+            {key: shape for key, shape in file.items() if key not in taken},
             {key: shape for key, shape in model.items() if key not in pairs},
             first=not prefixes,
         )
         if prefix is None:
             break
-        taken = set(pairs.values())
         found = {
             key: prefix + key
             for key, shape in model.items()

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+A_LARGE_PART = 0.5  # with less, another model is likelier than a partial load
+
+
 def why_refused(fit: Fit, model: nn.Module, allow_partial: float | None) -> str | None:
     """Return the line that refuses *fit*, or None where it is good enough.
 
@@ -43,9 +46,10 @@ def why_refused(fit: Fit, model: nn.Module, allow_partial: float | None) -> str 
             f"command line: name them with --classes), or give allow_partial={shown} to keep the "
             "model's own head"
         )
+    meant = f", or allow_partial={shown} if this is meant" if fit.fraction >= A_LARGE_PART else ""
     return (
         f"expected weights for all of {name}, got {shown} of its values: {_differences(fit)}: "
-        f"give the model that was trained, or allow_partial={shown} if this is meant"
+        f"give the model that was trained{meant}"
     )
 
 

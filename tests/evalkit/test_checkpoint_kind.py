@@ -73,8 +73,8 @@ REFUSED = {
     "truncated": (
         write_truncated,
         (
-            "a torch file whose end is missing, as a download that broke off or a full disk leaves "
-            "it: fetch or save it again"
+            "a zip file whose list of contents, at its end, is missing or damaged, as a download "
+            "that broke off or a full disk leaves it: fetch or save it again"
         ),
     ),
     "zip": (

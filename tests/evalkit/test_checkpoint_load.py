@@ -203,6 +203,16 @@ def test_missing_layers_are_listed(path):
     )
 
 
+def test_so_little_that_it_is_another_model(path):
+    torch.save({"fc.weight": torch.ones(10, 4)}, path)
+
+    assert message_of(path, SmallNet()) == (
+        f"{path}: expected weights for all of SmallNet, got 0.0796 of its values: missing "
+        "stem.weight, stem.bias, layer1.0.conv.weight, layer1.0.bn.weight, layer1.0.bn.bias and 10 "
+        "more: give the model that was trained"
+    )
+
+
 def test_less_than_was_allowed(path):
     state = small_net().state_dict()
     del state["stem.weight"]

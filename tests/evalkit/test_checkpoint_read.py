@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import os
 import pathlib
+import random
 import zipfile
 
 import numpy as np
@@ -200,3 +201,36 @@ def test_damaged_safetensors(path):
     path.write_bytes(path.read_bytes()[:-100])
 
     assert message_of(path).startswith(f"{path}: expected whole safetensors, got a damaged file (")
+
+
+def save_zip(tree, path):
+    torch.save(tree, path)
+
+
+def save_legacy(tree, path):
+    torch.save(tree, path, _use_new_zipfile_serialization=False)
+
+
+def save_safetensors(tree, path):
+    save_file(tree["state_dict"], path)
+
+
+@pytest.mark.parametrize("save", [save_zip, save_legacy, save_safetensors])
+def test_any_damage_ends_in_one_line_or_in_none(tmp_path, path, save):
+    save({"state_dict": small_net().state_dict(), "lr": np.float64(1)}, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(generator.choice([1, 3, 10])):
+            damaged[generator.randrange(min(len(whole), 3000))] = generator.randrange(256)
+        path.write_bytes(damaged[: generator.choice([len(whole), generator.randrange(len(whole))])])
+        try:
+            read(path)
+        except InputError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: expected ")  # noqa: PT017 - some pass
+            assert "\n" not in str(error)  # noqa: PT017
+
+    assert refused > 75

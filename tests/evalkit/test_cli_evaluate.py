@@ -120,8 +120,8 @@ FILES = {
     ),
     "truncated": (
         write_truncated,
-        "a torch file whose end is missing, as a download that broke off or a full disk leaves "
-        "it: fetch or save it again",
+        "a zip file whose list of contents, at its end, is missing or damaged, as a download that "
+        "broke off or a full disk leaves it: fetch or save it again",
     ),
     "empty": (
         lambda path: path.write_bytes(b""),

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -132,3 +134,23 @@ def test_an_image_that_is_cut_off_is_not_filled_up_with_grey(tmp_path):
         path.write_bytes(path.read_bytes()[:-500])
 
         assert reason_of(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "ppm"])
+def test_any_damage_ends_in_a_reason_or_in_an_image(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    generator = random.Random(0)
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for _ in range(generator.choice([1, 3, 10])):
+            damaged[generator.randrange(min(len(whole), 200))] = generator.randrange(256)
+        path.write_bytes(damaged[: generator.choice([len(whole), generator.randrange(len(whole))])])
+        try:
+            image, _oddities = read_image(path, "RGB")
+        except UnreadableError:
+            continue
+        assert image.mode == "RGB"
