@@ -14,38 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpudiag import options
 from gpudiag.command_line import run
 from gpudiag.errors import InputError
+from gpudiag.render import FORMS, render
 from gpudiag.version import __version__
 
 if TYPE_CHECKING:
+    from gpudiag.config import Config
     from gpudiag.finding import Rule, Severity
     from gpudiag.snapshot import Snapshot
 
 EXIT_FINDINGS = 1
-FILE = click.Path(path_type=Path)
-
-no_torch = click.option("--no-torch", is_flag=True, help="Do not import torch: faster, knows less.")
-no_redact = click.option(
-    "--no-redact", is_flag=True, help="Keep user names, home paths, addresses and whole UUIDs."
-)
-timeout = click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0.1),
-    default=20.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Limit for the whole; what has not answered by then is reported as such.",
-)
-output = click.option("--output", type=FILE, metavar="FILE", help="Write to a file (mode 0600).")
-snapshot_file = click.option(
-    "--snapshot",
-    "snapshot_file",
-    type=FILE,
-    metavar="FILE",
-    help="Use a saved snapshot and do not look at this machine.",
-)
 
 
 @click.group(
@@ -65,66 +45,65 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-@output
-@snapshot_file
-@click.option("--select", multiple=True, metavar="ID,…", help="Only these rules; GD2 means GD2xx.")
-@click.option("--ignore", multiple=True, metavar="ID,…", help="Not these rules.")
-@click.option(
-    "--fail-on",
-    type=click.Choice(["error", "warning", "never"]),
-    default="error",
-    show_default=True,
-    help="The severity from which the exit code is 1.",
-)
-@no_torch
-@timeout
-@no_redact
+@click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
+@options.output
+@options.snapshot_file
+@options.select
+@options.ignore
+@options.fail_on
+@options.no_torch
+@options.timeout
+@options.no_redact
+@options.no_config
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing: the exit code says it all.")
 @click.option("-v", "--verbose", is_flag=True, help="List passed and skipped rules, too.")
+@click.pass_context
 def diagnose(
+    context: click.Context,
     *,
     form: str,
     output: Path | None,
     snapshot_file: Path | None,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
-    fail_on: str,
+    fail_on: str | None,
     no_torch: bool,
     timeout_s: float,
     no_redact: bool,
+    quiet: bool,
     verbose: bool,
 ) -> int:
     """Find what is wrong with this machine's GPUs and PyTorch, with cause and cure.
+
+    What is chosen in gpudiag.toml or in the table tool.gpudiag of pyproject.toml (keys: select,
+    ignore, fail-on, timeout) counts unless the command line says otherwise.
 
     \b
     Example:  gpudiag diagnose
               gpudiag diagnose --format json --fail-on warning
     """
     from gpudiag.diagnose import diagnose as ask_rules
-    from gpudiag.finding import Severity
 
-    if select or ignore:
-        chosen_rules(select=_ids(select), ignore=_ids(ignore))  # a wrong id is told at once
+    config = options.config_of(context)
+    if select or ignore or config.path:
+        _chosen_rules(select, ignore, config)  # a wrong id is told at once
     seen = _snapshot(snapshot_file, torch=not no_torch, timeout_s=timeout_s, redacted=not no_redact)
-    report = ask_rules(seen, chosen_rules(select=_ids(select), ignore=_ids(ignore)))
-    if form == "json":
-        from gpudiag.render.as_json import as_json
-
-        text = as_json(report)
-    else:
-        from gpudiag.render.as_text import as_text
-
-        text = as_text(report, colour=output is None and _wants_colour(), verbose=verbose)
-    _deliver(text, output)
-    threshold: Severity | None = None if fail_on == "never" else Severity(fail_on)
-    return EXIT_FINDINGS if report.fails(threshold) else 0
+    report = ask_rules(seen, _chosen_rules(select, ignore, config))
+    if not quiet or output is not None:
+        colour = output is None and _wants_colour()
+        text = render(report, form, colour=colour, verbose=verbose)
+        if verbose and form == "text":
+            text += f"\n{_config_line(config)}"
+        _deliver(text, output)
+    return EXIT_FINDINGS if report.fails(_threshold(fail_on, config)) else 0
 
 
 @cli.command()
-@output
-@no_torch
-@timeout
-@no_redact
+@options.output
+@options.no_torch
+@options.timeout
+@options.no_redact
+@options.no_config
 def snapshot(*, output: Path | None, no_torch: bool, timeout_s: float, no_redact: bool) -> None:
     """Write the facts about this machine as JSON, safe to paste into a bug report.
 
@@ -139,8 +118,9 @@ def snapshot(*, output: Path | None, no_torch: bool, timeout_s: float, no_redact
 def _table_command(name: str, *, help_text: str, empty: str, torch: bool) -> None:
     @cli.command(name=name, help=help_text)
     @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text")
-    @snapshot_file
-    @timeout
+    @options.snapshot_file
+    @options.timeout
+    @options.no_config
     def command(*, form: str, snapshot_file: Path | None, timeout_s: float) -> None:
         from gpudiag.render import as_table
         from gpudiag.snapshot import Missing
@@ -203,11 +183,12 @@ def explain(*, rule_id: str) -> None:
     \b
     Example:  gpudiag explain GD202
     """
+    from gpudiag.choice import no_such_rule
     from gpudiag.rules import RULES
 
     rule = next((rule for rule in RULES if rule.id == rule_id.upper()), None)
     if rule is None:
-        raise InputError(_unknown_ids([rule_id], [rule.id for rule in RULES]))
+        raise no_such_rule([rule_id])
     click.echo(f"{rule.id}  {rule.title}  ({rule.severity})")
     for text in (rule.explanation, "\n".join(rule.links)):
         if text:
@@ -223,38 +204,25 @@ def rules() -> None:
         click.echo(f"{rule.id}  {rule.severity:<7}  {rule.title}")
 
 
-def chosen_rules(*, select: list[str], ignore: list[str]) -> tuple[Rule, ...]:
-    """The rules whose id begins with one of *select* (all if empty) and with none of *ignore*.
+def _chosen_rules(
+    select: tuple[str, ...], ignore: tuple[str, ...], config: Config
+) -> tuple[Rule, ...]:
+    from gpudiag.choice import choose_rules  # with all rules: 20 ms, left to where it is needed
 
-    Raises:
-        InputError: An id or prefix matches no rule.
-    """
-    from gpudiag.rules import RULES
-
-    ids = [rule.id for rule in RULES]
-    unknown = [
-        wanted for wanted in (*select, *ignore) if not any(i.startswith(wanted) for i in ids)
-    ]
-    if unknown:
-        raise InputError(_unknown_ids(unknown, ids))
-    return tuple(
-        rule
-        for rule in RULES
-        if (not select or rule.id.startswith(tuple(select)))
-        and not rule.id.startswith(tuple(ignore))
-    )
+    return choose_rules(select, ignore, config)
 
 
-def _unknown_ids(unknown: list[str], ids: list[str]) -> str:
-    from difflib import get_close_matches
+def _threshold(fail_on: str | None, config: Config) -> Severity | None:
+    from gpudiag.finding import Severity
 
-    close = get_close_matches(unknown[0].upper(), ids, n=3)
-    near = f", close ones are {', '.join(close)}" if close else ""
-    return f"expected the id of a rule, got {', '.join(unknown)}{near}; 'gpudiag rules' lists them"
+    name = fail_on or config.fail_on or Severity.ERROR
+    return None if name == "never" else Severity(name)
 
 
-def _ids(options: tuple[str, ...]) -> list[str]:
-    return [part.strip().upper() for text in options for part in text.split(",") if part.strip()]
+def _config_line(config: Config) -> str:
+    from gpudiag.render.as_table import printable
+
+    return f"Config   {printable(os.path.relpath(config.path)) if config.path else 'none'}"
 
 
 def _snapshot(file: Path | None, **how: Any) -> Snapshot:
@@ -289,6 +257,7 @@ def _take_snapshot(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot
 
 def _import_the_rest() -> None:
     """What follows the snapshot is imported while the probes wait: 40 ms of a short run."""
+    import gpudiag.choice
     import gpudiag.redact
     import gpudiag.render.as_text
     import gpudiag.rules  # noqa: F401 - only the import's time is wanted here

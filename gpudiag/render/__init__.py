@@ -1,1 +1,25 @@
-"""Report -> str (text, JSON) and snapshot -> tables; nothing here prints."""
+"""Report -> str in every form, and snapshot -> tables; nothing here prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpudiag.diagnose import Report
+
+FORMS = ("text", "json")
+
+
+def render(report: Report, form: str, *, colour: bool = False, verbose: bool = False) -> str:
+    """A report in one of `FORMS`; colour and passed rules are for the terminal alone."""
+    match form:
+        case "text":
+            from gpudiag.render.as_text import as_text
+
+            return as_text(report, colour=colour, verbose=verbose)
+        case "json":
+            from gpudiag.render.as_json import as_json
+
+            return as_json(report)
+        case _:
+            raise ValueError(f"expected one of {', '.join(FORMS)}, got {form!r}")
