@@ -60,6 +60,18 @@ def confusion_matrix(
         dog          0    1
     """
     axis = class_index(classes)
+    true, given = coded_pairs(labels, predictions, axis)
+    return as_frame(count_pairs(true, given, len(axis)), axis)
+
+
+def coded_pairs(
+    labels: Iterable[Any], predictions: Iterable[Any], axis: pd.Index[Any]
+) -> tuple[Codes, Codes]:
+    """Positions in *axis* of the classes of all samples, as `confusion_matrix` understands them.
+
+    Raises:
+        InputError: As for `confusion_matrix`.
+    """
     values = {"labels": labels, "predictions": predictions}
     codes = {name: _codes(name, given, axis) for name, given in values.items()}
     if codes["labels"].size != codes["predictions"].size:
@@ -69,7 +81,7 @@ def confusion_matrix(
             f"{counted(codes['predictions'].size, 'prediction')}"
         )
     _refuse_strangers(values, codes, axis)
-    return as_frame(count_pairs(codes["labels"], codes["predictions"], len(axis)), axis)
+    return codes["labels"], codes["predictions"]
 
 
 def class_index(classes: int | Iterable[Hashable]) -> pd.Index[Any]:

@@ -61,12 +61,53 @@ def wilson(
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
+def simultaneous_level(level: float, intervals: int) -> float:
+    """Level at which each of several intervals holds, so that all of them hold with *level*.
+
+    Šidák's product rule, which is exact for independent intervals and errs to the safe side for
+    the kinds of dependence that scores of classes have.
+
+    Source:
+        Šidák, JASA 62 (1967) 626.
+
+    Example:
+        >>> round(simultaneous_level(0.95, 1000), 6)
+        0.999949
+    """
+    return float(level ** (1 / max(intervals, 1)))
+
+
+def effective_wilson(
+    fraction: npt.ArrayLike, trials: npt.ArrayLike, *, level: float = CONFIDENCE_LEVEL
+) -> Bounds:
+    """Wilson's interval of a fraction that is worth a broken number of independent trials.
+
+    Args:
+        fraction: In [0, 1], any shape; NaN gives NaN.
+        trials: Worth of the samples, see `evalkit.clusters.effective_trials`.
+        level: Nominal coverage, between 0 and 1.
+
+    Source:
+        Rao & Scott, Biometrics 48 (1992) 577.
+
+    Example:
+        >>> low, high = effective_wilson([0.9], [33.3])
+        >>> low.round(3), high.round(3)
+        (array([0.754]), array([0.964]))
+    """
+    part, whole = np.nan_to_num(fraction), np.nan_to_num(np.asarray(trials, dtype=np.float64))
+    low, high = wilson(part * whole, whole, level=level)
+    undefined = np.isnan(fraction)
+    return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
+
+
 def f1_interval(
     hits: npt.ArrayLike,
     support: npt.ArrayLike,
     predicted: npt.ArrayLike,
     *,
     level: float = CONFIDENCE_LEVEL,
+    effective: npt.ArrayLike | None = None,
 ) -> Bounds:
     """Interval of a class's F1: Wilson's, on the Jaccard index, carried over.
 
@@ -78,6 +119,7 @@ def f1_interval(
         support: Samples of the class, shape (C,).
         predicted: Samples that were given the class, shape (C,).
         level: Nominal coverage, between 0 and 1.
+        effective: How many independent samples U is worth, shape (C,); otherwise all of U.
 
     Returns:
         Lower and upper bounds, fractions in [0, 1]; NaN for a class on neither side.
@@ -91,5 +133,9 @@ def f1_interval(
         (array([0.821]), array([0.946]))
     """
     union = np.asarray(support) + np.asarray(predicted) - np.asarray(hits)
-    low, high = wilson(hits, union, level=level)
+    if effective is None:
+        low, high = wilson(hits, union, level=level)
+    else:
+        with np.errstate(invalid="ignore"):
+            low, high = effective_wilson(np.asarray(hits) / union, effective, level=level)
     return 2 * low / (1 + low), 2 * high / (1 + high)

@@ -9,27 +9,40 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from evalkit.averages import AVERAGE_RULES, AVERAGED, averages
 from evalkit.errors import InputError
-from evalkit.intervals import f1_interval, wilson
+from evalkit.intervals import (
+    CONFIDENCE_LEVEL,
+    effective_wilson,
+    f1_interval,
+    simultaneous_level,
+    wilson,
+)
+from evalkit.sparse import SparseConfusion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-AVERAGED = ("precision", "recall", "f1")
-ABSENT_CLASS_RULE = (
-    "scikit-learn's default: a class with neither samples nor predictions does not count; "
-    "an undefined precision or recall of any other class counts as 0"
-)
+    from collections.abc import Mapping, Sequence
 
 Fractions = npt.NDArray[np.float64]
 
 
-def per_class_scores(confusion: pd.DataFrame) -> pd.DataFrame:
-    """Precision, recall and F1 of every class, with 95 % intervals.
+def per_class_scores(
+    confusion: pd.DataFrame | SparseConfusion,
+    *,
+    level: float = CONFIDENCE_LEVEL,
+    simultaneous: bool = False,
+    effective: Mapping[str, Fractions] | None = None,
+) -> pd.DataFrame:
+    """Precision, recall and F1 of every class, with intervals.
 
     Args:
         confusion: Sample counts, shape (C, C). Rows are true classes, columns the given ones;
             both axes carry the C class names in the same order.
+        level: Nominal coverage of every interval, between 0 and 1.
+        simultaneous: Widen the intervals of each score so that those of all classes together hold
+            with *level*; otherwise one in twenty misses.
+        effective: How many independent samples every score is worth where samples come in
+            groups, see `evalkit.clusters.effective_counts`.
 
     Returns:
         One row per class, in the order of *confusion* (index ``class``), with the columns
@@ -53,48 +66,54 @@ def per_class_scores(confusion: pd.DataFrame) -> pd.DataFrame:
         cat          1.0    0.75  0.857143        4          3
         dog          0.0     NaN  0.000000        0          1
     """
-    counts = _counts(confusion)
-    hits = counts.diagonal()
-    support = counts.sum(axis=1)
-    predicted = counts.sum(axis=0)
-    precision_low, precision_high = wilson(hits, predicted)
-    recall_low, recall_high = wilson(hits, support)
-    f1_low, f1_high = f1_interval(hits, support, predicted)
-    return pd.DataFrame(
-        {
-            "precision": _ratio(hits, predicted),
-            "precision_low": precision_low,
-            "precision_high": precision_high,
-            "recall": _ratio(hits, support),
-            "recall_low": recall_low,
-            "recall_high": recall_high,
-            "f1": _ratio(2 * hits, support + predicted),
-            "f1_low": f1_low,
-            "f1_high": f1_high,
-            "support": support,
-            "predicted": predicted,
-        },
-        index=confusion.index.rename("class"),
-    )
+    hits, support, predicted = margins(confusion)
+    if simultaneous:
+        level = simultaneous_level(level, int((support + predicted > 0).sum()))
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name, part, whole in (
+        ("precision", hits, predicted),
+        ("recall", hits, support),
+        ("f1", 2 * hits, support + predicted),
+    ):
+        columns[name] = _ratio(part, whole)
+        worth = None if effective is None else effective[name]
+        if name == "f1":
+            bounds = f1_interval(hits, support, predicted, level=level, effective=worth)
+        elif worth is None:
+            bounds = wilson(part, whole, level=level)
+        else:
+            bounds = effective_wilson(columns[name], worth, level=level)
+        columns[f"{name}_low"], columns[f"{name}_high"] = bounds
+    columns |= {"support": support, "predicted": predicted}
+    names = confusion.classes if isinstance(confusion, SparseConfusion) else confusion.index
+    return pd.DataFrame(columns, index=names.rename("class"))
 
 
-def overall_scores(confusion: pd.DataFrame) -> dict[str, Any]:
+def overall_scores(
+    confusion: pd.DataFrame | SparseConfusion,
+    *,
+    average_rule: str = "scikit-learn",
+    level: float = CONFIDENCE_LEVEL,
+) -> dict[str, Any]:
     """The numbers for all classes together.
 
     Args:
         confusion: Sample counts, shape (C, C), as for `per_class_scores`.
+        average_rule: Which classes macro and weighted averages count, a key of
+            `evalkit.averages.AVERAGE_RULES`.
+        level: Nominal coverage of accuracy's interval, between 0 and 1.
 
     Returns:
         ``samples`` and ``classes`` (counts); ``accuracy`` with ``accuracy_low`` and
-        ``accuracy_high`` (Wilson, 95 %); ``balanced_accuracy`` (mean recall of the classes that
+        ``accuracy_high`` (Wilson); ``balanced_accuracy`` (mean recall of the classes that
         have samples); ``macro``, ``weighted`` and ``macro_over_all_classes`` (each precision,
-        recall and f1, the mean over classes; weighted by support); ``absent_class_rule`` (how
-        these treat classes that do not occur); ``mcc`` and ``kappa``. Fractions in [0, 1], the
-        last two in [-1, 1]; NaN where undefined, which for the last two is when only one class
-        occurs on a side.
+        recall and f1, the mean over classes; weighted by support); ``average_rule`` and
+        ``absent_class_rule`` (how these treat classes that do not occur, as a name and in words);
+        ``mcc`` and ``kappa``. Fractions in [0, 1], the last two in [-1, 1]; NaN where undefined,
+        which for the last two is when only one class occurs on a side.
 
     Raises:
-        InputError: As for `per_class_scores`.
+        InputError: As for `per_class_scores`, or there is no such rule.
 
     Source:
         Gorodkin, Comput. Biol. Chem. 28 (2004) 367, for mcc; Cohen (1960) for kappa.
@@ -105,32 +124,40 @@ def overall_scores(confusion: pd.DataFrame) -> dict[str, Any]:
         >>> scores["accuracy"], scores["balanced_accuracy"], scores["macro"]["recall"]
         (0.75, 0.75, 0.375)
     """
-    counts = _counts(confusion)
-    hits, support, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    counts = margins(confusion)
+    hits, support, predicted = counts
     samples, right = int(support.sum()), int(hits.sum())
-    low, high = wilson(right, samples)
-    recall = _ratio(hits, support)
-    per_class = {
-        "precision": _ratio(hits, predicted),
-        "recall": recall,
-        "f1": _ratio(2 * hits, support + predicted),
-    }
-    occurs = (support + predicted > 0).astype(np.int64)
+    low, high = wilson(right, samples, level=level)
+    found = averages(*counts, rule=average_rule)
+    over_all = averages(*counts, rule="all")
     return {
         "samples": samples,
-        "classes": len(counts),
+        "classes": len(confusion),
         "accuracy": right / samples if samples else math.nan,
         "accuracy_low": float(low),
         "accuracy_high": float(high),
-        "balanced_accuracy": _mean(recall, weights=(support > 0).astype(np.int64)),
-        "macro": {name: _mean(per_class[name], weights=occurs) for name in AVERAGED},
-        "weighted": {name: _mean(per_class[name], weights=support) for name in AVERAGED},
-        "macro_over_all_classes": {
-            name: _mean(per_class[name], weights=np.ones_like(support)) for name in AVERAGED
-        },
-        "absent_class_rule": ABSENT_CLASS_RULE,
+        "balanced_accuracy": float(found["balanced_accuracy"]),
+        "macro": {name: float(found[f"macro.{name}"]) for name in AVERAGED},
+        "weighted": {name: float(found[f"weighted.{name}"]) for name in AVERAGED},
+        "macro_over_all_classes": {name: float(over_all[f"macro.{name}"]) for name in AVERAGED},
+        "average_rule": average_rule,
+        "absent_class_rule": AVERAGE_RULES[average_rule],
         **_agreement(right, support.tolist(), predicted.tolist()),
     }
+
+
+def margins(
+    confusion: pd.DataFrame | SparseConfusion,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Hits, support and predictions of every class, shape (C,) each.
+
+    Raises:
+        InputError: As for `per_class_scores`.
+    """
+    if isinstance(confusion, SparseConfusion):
+        return confusion.hits, confusion.support, confusion.predicted
+    counts = _counts(confusion)
+    return counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
 
 
 def accuracy(
@@ -199,12 +226,6 @@ def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> Fractio
     ratio = np.full(part.shape, np.nan)
     np.divide(part, whole, out=ratio, where=whole != 0)
     return ratio
-
-
-def _mean(values: Fractions, *, weights: npt.NDArray[np.int64]) -> float:
-    """Weighted mean in which an undefined value counts as 0; NaN without any weight."""
-    total = int(weights.sum())
-    return float(np.nan_to_num(values) @ weights) / total if total else math.nan
 
 
 def _agreement(right: int, support: list[int], predicted: list[int]) -> dict[str, float]:
