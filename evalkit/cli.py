@@ -19,6 +19,15 @@ from gpudiag.command_line import EXIT_BAD_INPUT, run
 
 EXISTING_OR_NOT = click.Path(path_type=Path)  # the commands check themselves and say what to do
 
+thumbnails_option = click.option(
+    "--thumbnails/--no-thumbnails",
+    default=True,
+    help="Whether report.html shows images of the samples.  [default: thumbnails]",
+)
+plots_option = click.option(
+    "--plots", is_flag=True, help="Draw the matrix and the diagrams as PNG and SVG files as well."
+)
+
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -48,6 +57,12 @@ def cli(context: click.Context) -> None:
     type=EXISTING_OR_NOT,
     help="Text file with one class name per line, in class order. [default: those in TABLE]",
 )
+@click.option(
+    "--images",
+    type=EXISTING_OR_NOT,
+    help="Folder that the column path is relative to, to show the images. [default: none shown]",
+)
+@plots_option
 def report(
     *,
     table: Path,
@@ -56,6 +71,8 @@ def report(
     prediction_column: str,
     confidence_column: str | None,
     classes_file: Path | None,
+    images: Path | None,
+    plots: bool,
 ) -> None:
     """Score a table of predictions.
 
@@ -73,8 +90,10 @@ def report(
         prediction_column=prediction_column,
         confidence_column=confidence_column,
         classes=read_classes(classes_file) if classes_file else None,
+        images=images,
     )
-    evaluation.save(out)
+    evaluation.summary["command"] = _command()
+    evaluation.save(out, plots=plots)
     click.echo(as_text(evaluation))
     click.echo(f"\nwritten to {out}")
 
@@ -137,6 +156,8 @@ def report(
     metavar="FRACTION",
     help="Share of the model that the checkpoint must fill, in (0, 1]. [default: all of it]",
 )
+@thumbnails_option
+@plots_option
 def evaluate(
     *,
     checkpoint: Path,
@@ -151,6 +172,8 @@ def evaluate(
     workers: int | None,
     on_unreadable: str,
     allow_partial: float | None,
+    thumbnails: bool,
+    plots: bool,
 ) -> None:
     """Evaluate a checkpoint on labelled images."""
     _require_torch()
@@ -173,7 +196,8 @@ def evaluate(
         on_unreadable=on_unreadable,
         allow_partial=allow_partial,
     )
-    evaluation.save(out)
+    evaluation.summary["command"] = _command()
+    evaluation.save(out, thumbnails=thumbnails, plots=plots)
     click.echo(as_text(evaluation))
     click.echo(f"\nwritten to {out}")
 
@@ -195,6 +219,11 @@ def demo(*, out: Path) -> None:
         f"--data {place}/val --out my-report\n"
         f"  evalkit report {place}/predictions.parquet --out my-report"
     )
+
+
+def _command() -> str:
+    """Return this command line, to be run again."""
+    return shlex.join(["evalkit", *sys.argv[1:]])
 
 
 def _require_torch() -> None:

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
 from evalkit.predictions import arrange, read_batches
+from evalkit.report.html import as_html
+from evalkit.report.markdown import as_markdown
+from evalkit.report.plots import plots as draw_plots
+from evalkit.report.samples import Samples
 from evalkit.report.tables import write_tables
 from evalkit.report.text import as_html_table, one_line
 from evalkit.scores import per_class_scores
@@ -30,6 +34,8 @@ class Evaluation:
         summary: What ``summary.json`` holds: fractions in [0, 1], ``None`` for what is undefined
             or unknown, and for each of these the reason in ``not_available``.
         predictions: One row per sample, or nothing where they came from a table that exists.
+        samples: Those of them that the report shows.
+        images: Folder that their paths are relative to, where there is one.
 
     Example:
         >>> import pandas as pd
@@ -42,6 +48,8 @@ class Evaluation:
     per_class: pd.DataFrame
     summary: dict[str, Any]
     predictions: pd.DataFrame | None = None
+    samples: Samples | None = None
+    images: Path | None = None
 
     @classmethod
     def from_predictions(
@@ -50,6 +58,7 @@ class Evaluation:
         *,
         classes: Sequence[str],
         run: Mapping[str, Any] | None = None,
+        images: Path | None = None,
     ) -> Evaluation:
         """Score predictions.
 
@@ -63,20 +72,24 @@ class Evaluation:
                 ``warnings``, and in ``scores`` the figures that only the run could know (``nll``,
                 ``brier``, ``ece``, and ``top_k`` from k to fraction); these take precedence over
                 what the columns tell.
+            images: Folder that the column ``path`` is relative to, for thumbnails in the report.
 
         Raises:
             InputError: There are no rows, a column is missing, a sample is there twice, a class
                 is missing or not among *classes*, or *run* holds an unknown key.
         """
         _refuse_unusable(predictions, run or {})
-        tally = Tally()
+        tally, samples = Tally(), Samples()
         tally.add(predictions)
+        samples.add(predictions)
         confusion = tally.confusion([str(name) for name in classes])
         return cls(
             confusion=confusion,
             per_class=per_class_scores(confusion),
             summary=summarize(confusion, tally, run),
             predictions=arrange(predictions),
+            samples=samples,
+            images=images,
         )
 
     @classmethod
@@ -88,6 +101,7 @@ class Evaluation:
         prediction_column: str = "prediction",
         confidence_column: str | None = None,
         classes: Sequence[str] | None = None,
+        images: Path | None = None,
     ) -> Evaluation:
         """Score anyone's table of predictions, which may be larger than memory.
 
@@ -98,12 +112,13 @@ class Evaluation:
             prediction_column: Given class.
             confidence_column: Probability of the given class; ``confidence`` where there is one.
             classes: Names of the classes in their order; otherwise those that occur, sorted.
+            images: Folder that the column ``path`` is relative to, for thumbnails in the report.
 
         Raises:
             InputError: The file cannot be read, lacks a column or rows, a class is missing or not
                 among *classes*, or *confidence_column* holds anything but probabilities.
         """
-        tally = Tally()
+        tally, samples = Tally(), Samples()
         for batch in read_batches(
             Path(table),
             label_column=label_column,
@@ -111,6 +126,7 @@ class Evaluation:
             confidence_column=confidence_column,
         ):
             tally.add(batch)
+            samples.add(batch)
         if not tally.samples:
             raise InputError(
                 f"table must have a header and at least one row, got {table} with no rows"
@@ -122,28 +138,41 @@ class Evaluation:
             confusion=confusion,
             per_class=per_class_scores(confusion),
             summary=summarize(confusion, tally, None),
+            samples=samples,
+            images=images,
         )
 
-    def save(self, folder: Path | str) -> list[Path]:
-        """Write the tables, all whole or none of them; other files in *folder* stay as they are.
+    def save(
+        self, folder: Path | str, *, thumbnails: bool = True, plots: bool = False
+    ) -> list[Path]:
+        """Write the report, all files whole or none; others in *folder* stay as they are.
 
         Args:
             folder: Made where it does not exist.
+            thumbnails: Whether ``report.html`` shows the images of samples, where there are any.
+            plots: Whether to draw the matrix and the diagrams as PNG and SVG files as well.
 
         Returns:
-            ``per_class.csv``, ``confusion_matrix.csv``, ``summary.json`` and, where there are
-            predictions, ``predictions.parquet``.
+            ``per_class.csv``, ``confusion_matrix.csv``, ``summary.json``, ``report.html``,
+            ``summary.md``, where there are predictions ``predictions.parquet``, and the plots.
 
         Raises:
-            InputError: *folder* is a file or cannot be written to, or the predictions hold what
-                Parquet cannot.
+            InputError: *folder* is a file or cannot be written to, the predictions hold what
+                Parquet cannot, or a library that the report needs is not installed.
         """
+        page = as_html(self, images=self.images if thumbnails else None)
+        documents = {
+            "report.html": page.encode(errors="xmlcharrefreplace"),
+            "summary.md": as_markdown(self).encode(errors="backslashreplace"),
+            **(draw_plots(self) if plots else {}),
+        }
         return write_tables(
             Path(folder),
             per_class=self.per_class,
             confusion=self.confusion,
             summary=self.summary,
             predictions=self.predictions,
+            documents=documents,
         )
 
     def _repr_html_(self) -> str:

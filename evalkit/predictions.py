@@ -30,7 +30,7 @@ COLUMNS = (
     "top5",  # the five most probable classes, best first
 )
 BATCH_ROWS = 1 << 18
-OPTIONAL = ("confidence", "label_probability", "top5")
+OPTIONAL = ("confidence", "label_probability", "top5", "path")
 PARQUET_MAGIC = b"PAR1"
 INSTALL_PYARROW = "pip install 'gpudiag[eval]'"
 SHOWN = 10
@@ -107,7 +107,7 @@ def read_batches(
 
     Yields:
         At most 262,144 rows with the columns ``label``, ``prediction`` and, where the file has
-        them, ``confidence``, ``label_probability`` and (Parquet) ``top5``.
+        them, ``confidence``, ``label_probability``, ``path`` and (Parquet) ``top5``.
 
     Raises:
         InputError: The file cannot be read, or lacks a column.

@@ -135,8 +135,19 @@ def evaluate(
         total=len(source),
     )
     return Evaluation.from_predictions(
-        _table(plan, reading, scored), classes=names, run=_record(plan, reading, scored, device)
+        _table(plan, reading, scored),
+        classes=names,
+        run=_record(plan, reading, scored, device),
+        images=_image_folder(source),
     )
+
+
+def _image_folder(source: Source) -> Path | None:
+    """Return what the paths of the samples are relative to; a Dataset of one's own has no files."""
+    place = Path(source.name)
+    if place.is_dir():
+        return place
+    return place.parent if place.is_file() else None
 
 
 def _choose_classes(

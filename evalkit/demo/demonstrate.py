@@ -41,6 +41,7 @@ RESULTS = (
     "predictions.parquet",
     "report.html",
     "summary.json",
+    "summary.md",
 )
 
 

@@ -45,7 +45,7 @@ def evalkit(capfd, tmp_path, monkeypatch):
     return run
 
 
-def test_report_prints_a_screen_and_writes_three_files(evalkit, tmp_path):
+def test_report_prints_a_screen_and_writes_its_files(evalkit, tmp_path):
     (tmp_path / "t.csv").write_text(TABLE)
 
     code, out, err = evalkit("report", "t.csv", "--out", "report")
@@ -53,7 +53,9 @@ def test_report_prints_a_screen_and_writes_three_files(evalkit, tmp_path):
     assert (code, err) == (0, "")
     assert out == SCREEN.format(out="report")
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert names == ["confusion_matrix.csv", "per_class.csv", "summary.json"]
+    assert names == [
+        "confusion_matrix.csv", "per_class.csv", "report.html", "summary.json", "summary.md",
+    ]  # fmt: skip
 
 
 def test_report_takes_other_columns_and_classes(evalkit, tmp_path):

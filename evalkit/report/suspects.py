@@ -1,0 +1,56 @@
+"""Labels that may be wrong: confident learning, from what a table of predictions holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+
+def label_suspects(rows: pd.DataFrame, self_confidence: Mapping[str, float]) -> pd.DataFrame:
+    """Samples whose label looks like a mistake, the most suspicious first.
+
+    A sample is suspected when the model gives another class and is as sure of it as it usually is
+    of samples that do carry that label. This allows for classes that a model is sure or unsure of.
+
+    Args:
+        rows: Columns ``label``, ``prediction``, ``confidence`` and ``label_probability``, one row
+            per sample.
+        self_confidence: For every class the mean ``label_probability`` of its samples, see
+            `evalkit.report.samples.Samples.self_confidence`. A class that is not there is never
+            what a label should have been.
+
+    Returns:
+        Those rows, by the margin of the given class over the label; none where a column is missing.
+
+    Source:
+        Northcutt, Jiang & Chuang, JAIR 70 (2021) 1373: off the diagonal of the confident joint,
+        ranked by the normalized margin. Their full method looks at all probabilities of a sample;
+        here the given class stands for the most probable one, which it is.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = pd.DataFrame(
+        ...     {
+        ...         "label": ["cat", "cat", "dog"],
+        ...         "prediction": ["dog", "dog", "dog"],
+        ...         "confidence": [0.95, 0.6, 0.9],
+        ...         "label_probability": [0.01, 0.4, 0.9],
+        ...     }
+        ... )
+        >>> label_suspects(rows, {"cat": 0.7, "dog": 0.9}).index.tolist()
+        [0]
+    """
+    if not {"confidence", "label_probability"} <= set(rows.columns):
+        return rows.iloc[:0]
+    usual = rows["prediction"].map(lambda name: self_confidence.get(str(name), np.inf))
+    different = rows["label"].astype(object) != rows["prediction"].astype(object)
+    sure = rows["confidence"] >= usual.astype(float)
+    margin = rows["confidence"] - rows["label_probability"]
+    suspects = rows[different & sure & (margin > 0)]
+    return suspects.loc[margin[suspects.index].sort_values(ascending=False, kind="stable").index]
