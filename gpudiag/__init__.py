@@ -8,16 +8,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import gpudiag.diagnose
-import gpudiag.snapshot
-from gpudiag.diagnose import Report
-from gpudiag.finding import Finding
-from gpudiag.snapshot import Snapshot
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from gpudiag.diagnose import Report
+    from gpudiag.finding import Finding
+    from gpudiag.snapshot import Snapshot
 
 __all__ = [
     "Finding",
@@ -32,7 +32,38 @@ __all__ = [
     "versions",
 ]
 
-_ask_rules = gpudiag.diagnose.diagnose
+_CLASSES = {
+    "Finding": "gpudiag.finding",
+    "Report": "gpudiag.diagnose",
+    "Snapshot": "gpudiag.snapshot",
+}
+
+
+class _Package(ModuleType):
+    """A package in which no submodule takes the place of the function of the same name.
+
+    ``import gpudiag.snapshot`` would otherwise set ``gpudiag.snapshot`` to the module.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in __all__):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """A class is imported when it is first asked for, so that the command starts at once."""
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_CLASSES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def snapshot(*, torch: bool = True, timeout_s: float = 20.0) -> Snapshot:
@@ -64,12 +95,14 @@ def diagnose(snapshot: Snapshot | None = None) -> Report:
         The findings, worst first, with what passed and what could not be asked.
 
     Example:
-        >>> diagnose(Snapshot()).findings
+        >>> import gpudiag
+        >>> diagnose(gpudiag.Snapshot()).findings
         ()
     """
+    from gpudiag.diagnose import diagnose as ask
     from gpudiag.rules import RULES
 
-    return _ask_rules(_now() if snapshot is None else snapshot, RULES)
+    return ask(_now() if snapshot is None else snapshot, RULES)
 
 
 def versions(snapshot: Snapshot | None = None) -> pd.DataFrame:
@@ -86,7 +119,8 @@ def devices(snapshot: Snapshot | None = None) -> pd.DataFrame:
     """The GPUs that NVML lists, one row each, units in the column names.
 
     Example:
-        >>> devices(Snapshot()).columns[:4].tolist()
+        >>> import gpudiag
+        >>> devices(gpudiag.Snapshot()).columns[:4].tolist()
         ['index', 'uuid', 'name', 'pci_address']
     """
     return _frame("devices", snapshot)

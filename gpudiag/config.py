@@ -6,12 +6,9 @@ nearest one from a folder upwards counts, alone; in one folder, ``gpudiag.toml``
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from msgspec import Struct
+from typing import Any, NamedTuple
 
 from gpudiag.errors import InputError, close_ones
 
@@ -20,7 +17,7 @@ SHARED_FILE = "pyproject.toml"
 FAIL_ON = ("note", "warning", "error", "never")
 
 
-class Config(Struct, frozen=True, kw_only=True):
+class Config(NamedTuple):
     """What a configuration file says; None and empty: it says nothing about it."""
 
     path: Path | None = None
@@ -74,6 +71,8 @@ def read_config(table: dict[str, Any], path: Path) -> Config:
 
 def _table(path: Path) -> dict[str, Any] | None:
     """The keys of a file; None where it is not about gpudiag, whatever else is wrong with it."""
+    import tomllib  # most runs find no file to read
+
     try:
         data = path.read_bytes()
         if path.name == SHARED_FILE and b"gpudiag" not in data:

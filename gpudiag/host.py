@@ -2,6 +2,9 @@
 
 Everything that can fail gives a `Missing` with the reason, never an exception, so that a probe
 reads from top to bottom. ``root=`` moves every absolute path below a folder, for tests.
+
+Only the standard library is imported here, and little of it, so that the programs that take longest
+can be started before the rest of gpudiag is imported; `_missing` therefore imports in its body.
 """
 
 from __future__ import annotations
@@ -13,19 +16,18 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from gpudiag.snapshot import Missing
+if TYPE_CHECKING:
+    from gpudiag.snapshot import Missing
 
 LARGEST_FILE_BYTES = 4 * 2**20  # a kernel log or package metadata; anything larger is not for us
 GRACE_AFTER_KILL_S = 0.5  # a process in uninterruptible sleep does not die; do not wait for it
 
 
-@dataclass(frozen=True, kw_only=True)
-class Completed:
+class Completed(NamedTuple):
     """A program that ran: its output (whatever came before a kill) and how it ended."""
 
     stdout: str
@@ -43,13 +45,63 @@ class Completed:
         return f"exit code {self.exit_code}" if self.exit_code else None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Host:
-    """This machine, or a tree of files that stands in for one."""
+    """This machine, or a tree of files that stands in for one.
 
-    root: Path = Path("/")
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    _running: set[subprocess.Popen[str]] = field(default_factory=set, repr=False, compare=False)
+    Args:
+        root: Folder below which every absolute path is looked up.
+        environment: The variables that programs are run with, by default this process's.
+    """
+
+    def __init__(
+        self, *, root: Path = Path("/"), environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.root = root
+        self.environment = dict(os.environ if environment is None else environment)
+        self._started: dict[tuple[str, ...], subprocess.Popen[str]] = {}
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def start(self, *command: str) -> None:
+        """Start a program whose answer `run` will be asked for later; a failure is told there."""
+        process = self._open(command)
+        if isinstance(process, subprocess.Popen):
+            self._started[command] = process
+
+    def run(self, *command: str, timeout_s: float) -> Completed | Missing:
+        """Run a program, without a shell, for at most *timeout_s* seconds from now."""
+        process = self._started.pop(command, None) or self._open(command)
+        if not isinstance(process, subprocess.Popen):
+            return process
+        exit_code: int | None
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+            exit_code = process.returncode
+        except subprocess.TimeoutExpired:
+            stdout, stderr = _kill(process)
+            exit_code = None
+        finally:
+            self._running.discard(process)
+        return Completed(stdout=stdout, stderr=stderr, exit_code=exit_code, timeout_s=timeout_s)
+
+    def _open(self, command: tuple[str, ...]) -> subprocess.Popen[str] | Missing:
+        program = self.which(command[0])
+        if program is None:
+            return _missing(f"{command[0]} not found on PATH")
+        try:
+            process = subprocess.Popen(  # noqa: S603 - fixed programs, no shell
+                [program, *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self.environment,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            return _missing(f"{command[0]} cannot be run: {error.strerror}")
+        self._running.add(process)
+        return process
 
     def end_programs(self) -> None:
         """Kill what still runs: a probe that was given up leaves no process behind."""
@@ -61,53 +113,13 @@ class Host:
         """Where the machine's absolute *path* really lies."""
         return self.root / path.lstrip("/")
 
-    def run(self, *command: str, timeout_s: float) -> Completed | Missing:
-        """Run a program, without a shell, for at most *timeout_s* seconds."""
-        program = self.which(command[0])
-        if program is None:
-            return Missing(f"{command[0]} not found on PATH")
-        try:
-            process = subprocess.Popen(  # noqa: S603 - fixed programs, no shell
-                [program, *command[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(self.environment),
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
-        except OSError as error:
-            return Missing(f"{command[0]} cannot be run: {error.strerror}")
-        exit_code: int | None
-        self._running.add(process)
-        try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
-            exit_code = process.returncode
-        except subprocess.TimeoutExpired:
-            stdout, stderr = _kill(process)
-            exit_code = None
-        finally:
-            self._running.discard(process)
-        return Completed(stdout=stdout, stderr=stderr, exit_code=exit_code, timeout_s=timeout_s)
-
-    def run_python(self, script: Path, *arguments: str, timeout_s: float) -> Completed | Missing:
-        """Run a script with this interpreter as the user would: same packages, same paths."""
-        return self.run(sys.executable, str(script), *arguments, timeout_s=timeout_s)
-
-    def run_python_bare(
-        self, script: Path, *arguments: str, timeout_s: float
-    ) -> Completed | Missing:
-        """Run a script with the standard library alone, which starts in a third of the time."""
-        return self.run(sys.executable, "-I", "-S", str(script), *arguments, timeout_s=timeout_s)
-
     def read(self, path: str) -> str | Missing:
         """The text of a small file."""
         try:
             with self.path(path).open("rb") as file:
                 return file.read(LARGEST_FILE_BYTES).decode(errors="replace")
         except OSError as error:
-            return Missing(f"{path}: {error.strerror}")
+            return _missing(f"{path}: {error.strerror}")
 
     def read_bytes(self, path: str) -> bytes | Missing:
         """The bytes of a small file."""
@@ -115,14 +127,14 @@ class Host:
             with self.path(path).open("rb") as file:
                 return file.read(LARGEST_FILE_BYTES)
         except OSError as error:
-            return Missing(f"{path}: {error.strerror}")
+            return _missing(f"{path}: {error.strerror}")
 
     def read_log(self, path: str) -> tuple[str, ...] | Missing:
         """The records of a log device such as /dev/kmsg, without waiting for new ones."""
         try:
             descriptor = os.open(self.path(path), os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            return Missing(f"{path}: {error.strerror}")
+            return _missing(f"{path}: {error.strerror}")
         records: list[str] = []
         try:
             while record := os.read(descriptor, 8192):
@@ -131,7 +143,7 @@ class Host:
             pass  # the end of what the kernel has so far
         except OSError as error:
             if not records:
-                return Missing(f"{path}: {error.strerror}")
+                return _missing(f"{path}: {error.strerror}")
         finally:
             os.close(descriptor)
         return tuple(records)
@@ -141,7 +153,7 @@ class Host:
         try:
             return tuple(sorted(os.listdir(self.path(folder))))  # noqa: PTH208 - names, not paths
         except OSError as error:
-            return Missing(f"{folder}: {error.strerror}")
+            return _missing(f"{folder}: {error.strerror}")
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file or folder, followed through links."""
@@ -167,7 +179,7 @@ class Host:
         try:
             return stat.filemode(self.path(path).stat().st_mode)
         except OSError as error:
-            return Missing(f"{path}: {error.strerror}")
+            return _missing(f"{path}: {error.strerror}")
 
     def group(self, path: str) -> str | Missing:
         """The group of a file, by name where there is one."""
@@ -176,7 +188,7 @@ class Host:
         except KeyError:
             return str(self.path(path).stat().st_gid)
         except OSError as error:
-            return Missing(f"{path}: {error.strerror}")
+            return _missing(f"{path}: {error.strerror}")
 
     def owner(self, path: str) -> str | Missing:
         """The user that owns a file, by name where there is one."""
@@ -185,14 +197,14 @@ class Host:
         except KeyError:
             return str(self.path(path).stat().st_uid)
         except OSError as error:
-            return Missing(f"{path}: {error.strerror}")
+            return _missing(f"{path}: {error.strerror}")
 
     def capacity_bytes(self, path: str) -> tuple[int, int] | Missing:
         """Total and used bytes of the file system that holds *path*."""
         try:
             stats = os.statvfs(self.path(path))
         except OSError as error:
-            return Missing(f"{path}: {error.strerror}")
+            return _missing(f"{path}: {error.strerror}")
         return stats.f_blocks * stats.f_frsize, (stats.f_blocks - stats.f_bfree) * stats.f_frsize
 
     def open_files_limit(self) -> int:
@@ -207,12 +219,18 @@ class Host:
     def cpu_affinity_count(self) -> int | Missing:
         """The number of CPUs that this process may run on."""
         if not hasattr(os, "sched_getaffinity"):
-            return Missing("CPU affinity is not known on this operating system")
+            return _missing("CPU affinity is not known on this operating system")
         return len(os.sched_getaffinity(0))
 
     def is_root(self) -> bool:
         """Whether this process has the rights of root."""
         return os.geteuid() == 0
+
+
+def _missing(reason: str) -> Missing:
+    from gpudiag.snapshot import Missing
+
+    return Missing(reason)
 
 
 def _kill(process: subprocess.Popen[str]) -> tuple[str, str]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from gpudiag.host import Completed
 from gpudiag.snapshot import Missing
-
-CHILDREN = Path(__file__).parent.parent / "children"
 
 
 def spoken(outcome: Completed | Missing) -> tuple[list[dict[str, Any]], str | None]:

@@ -6,8 +6,9 @@ import re
 
 import msgspec
 
+from gpudiag import children
 from gpudiag.host import Completed, Host
-from gpudiag.probes.child import CHILDREN, merged, spoken
+from gpudiag.probes.child import merged, spoken
 from gpudiag.snapshot import (
     DeviceNode,
     Driver,
@@ -204,7 +205,7 @@ def _secure_boot(host: Host) -> bool | Missing:
 
 def _cuda(host: Host, limit_s: float) -> Driver:
     """The section with what libcuda itself answers, in a process of its own."""
-    objects, failure = spoken(host.run_python_bare(CHILDREN / "ask_cuda.py", timeout_s=limit_s))
+    objects, failure = spoken(host.run(*children.cuda(), timeout_s=limit_s))
     unanswered = {"missing": failure or "cuInit did not succeed"}
     return msgspec.convert(
         dict.fromkeys(Driver.__struct_fields__, unanswered) | merged(objects), Driver

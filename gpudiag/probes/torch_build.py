@@ -6,15 +6,16 @@ import sys
 
 import msgspec
 
+from gpudiag import children
 from gpudiag.host import Host
-from gpudiag.probes.child import CHILDREN, merged, spoken
+from gpudiag.probes.child import merged, spoken
 from gpudiag.snapshot import AllocatorState, Missing, TorchBuild
 
 
 def torch_build(host: Host, limit_s: float) -> TorchBuild:
     """Torch's facts; an import that crashes or hangs is a fact, told in ``import_error``."""
     allocator = allocator_states()
-    objects, failure = spoken(host.run_python(CHILDREN / "ask_torch.py", timeout_s=limit_s))
+    objects, failure = spoken(host.run(*children.torch(), timeout_s=limit_s))
     said = merged(objects)
     if not said:
         return TorchBuild.missing(f"torch could not be asked: {failure}", python=sys.executable)

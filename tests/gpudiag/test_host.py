@@ -1,7 +1,6 @@
 import os
 import signal
 import stat
-import sys
 import time
 from pathlib import Path
 
@@ -90,14 +89,32 @@ def test_an_unknown_signal_is_a_number():
     assert ended.failure == f"killed by signal {signal.NSIG + 9} (unknown)"
 
 
-def test_python_runs_a_script_with_its_packages_and_bare_without(host, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text("import sys; print(any('site-packages' in p for p in sys.path))")
-    host = Host(root=tmp_path)
+def test_a_program_that_was_started_early_is_not_run_again(host, tmp_path):
+    program(tmp_path, "tool", f"echo run >> {tmp_path}/runs; echo $1")
+    host.start("tool", "answer")
 
-    assert host.run_python(script, timeout_s=20).stdout == "True\n"
-    assert host.run_python_bare(script, timeout_s=20).stdout == "False\n"
-    assert sys.executable
+    outcome = host.run("tool", "answer", timeout_s=5)
+
+    assert (outcome.stdout, (tmp_path / "runs").read_text()) == ("answer\n", "run\n")
+    assert host.run("tool", "another", timeout_s=5).stdout == "another\n"
+
+
+def test_a_program_that_cannot_be_started_early_says_so_when_it_is_asked(host):
+    host.start("nowhere")
+
+    assert host.run("nowhere", timeout_s=5) == Missing("nowhere not found on PATH")
+
+
+def test_what_still_runs_can_be_ended(host, tmp_path):
+    program(tmp_path, "tool", f"echo $$ > {tmp_path}/pid; exec sleep 300")
+    host.start("tool")
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and not (tmp_path / "pid").exists():
+        time.sleep(0.02)
+
+    host.end_programs()
+
+    assert host.run("tool", timeout_s=5).failure == "killed by signal 9 (SIGKILL)"
 
 
 def test_files_and_folders_are_looked_up_below_the_root(host, tmp_path):

@@ -1,0 +1,42 @@
+"""How each child is run; see README.md. Importing this costs next to nothing."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from gpudiag.host import Host
+
+HERE = Path(__file__).parent
+BARE = (sys.executable, "-I", "-S")  # the standard library alone: a third of the time to start
+
+
+def nvml() -> tuple[str, ...] | None:
+    """The command that asks NVML, None where its Python binding is not installed."""
+    binding = find_spec("pynvml")
+    if binding is None or binding.origin is None:
+        return None
+    folder = Path(binding.origin).parent
+    if binding.submodule_search_locations:
+        folder = folder.parent  # pynvml is a package in some releases, a module in others
+    return (*BARE, str(HERE / "ask_nvml.py"), str(folder))
+
+
+def cuda() -> tuple[str, ...]:
+    """The command that asks libcuda."""
+    return (*BARE, str(HERE / "ask_cuda.py"))
+
+
+def torch() -> tuple[str, ...]:
+    """The command that asks torch, run as the user's own programs are."""
+    return (sys.executable, str(HERE / "ask_torch.py"))
+
+
+def start(host: Host, *, with_torch: bool) -> None:
+    """Start every child now: they work while Python imports what their answers need."""
+    if with_torch:
+        host.start(*torch())
+    if (command := nvml()) is not None:
+        host.start(*command)
+    host.start(*cuda())
