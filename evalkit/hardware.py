@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import gpudiag
 from evalkit.errors import InputError
 from evalkit.models import import_torchvision
 
@@ -95,10 +96,14 @@ def precision_flags(precision: str) -> dict[str, Any]:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return what a reader must know to repeat a run elsewhere.
+    """Return what a reader must know to repeat a run elsewhere, and to trust it.
 
-    The one place that says so: gpudiag's snapshot of the machine belongs here.
+    ``versions`` and ``findings`` are gpudiag's: what is installed, and what it found wrong with
+    the machine (a GPU that was throttled or short of memory) while the model ran on it.
     """
+    snapshot = gpudiag.snapshot(torch=False)
+    versions = gpudiag.versions(snapshot).dropna()
+    findings = gpudiag.diagnose(snapshot).findings
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -108,6 +113,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": _name(device),
         "threads": torch.get_num_threads(),
+        "versions": dict(zip(versions["component"], versions["version"], strict=True)),
+        "findings": [f"{f.id} {f.title}" for f in findings if f.severity != "note"],
     }
 
 
