@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from tabulate import tabulate
 
 from gpudiag.snapshot import Missing
 from gpudiag.tables import Row
 
 GIB = 2**30
+FORMULA = ("=", "+", "-", "@")  # what a spreadsheet computes
 UNITS = {"_bytes": "GiB", "_fraction": "%", "_celsius": "°C", "_watts": "W", "_mhz": "MHz"}
 
 
@@ -21,19 +21,21 @@ def as_text(rows: Sequence[Row], *, empty: str) -> str:
     """An aligned table with readable units; *empty* says why there are no rows."""
     if not rows:
         return empty
+    from tabulate import tabulate  # 40 ms that `diagnose` does not need
+
     shown = [{_heading(name): _cell(name, value) for name, value in row.items()} for row in rows]
     table = tabulate(shown, headers="keys", tablefmt="simple", disable_numparse=True)
     return "\n".join(line.rstrip() for line in table.splitlines())
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """CSV with one header row; bytes stay bytes, fractions stay fractions."""
+    """CSV with one header row; bytes stay bytes, fractions stay fractions, formulas do nothing."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow({k: None if isinstance(v, Missing) else v for k, v in row.items()})
+            writer.writerow({name: _inert(value) for name, value in row.items()})
     return text.getvalue().rstrip("\n")
 
 
@@ -50,6 +52,23 @@ def printable(text: object) -> str:
         H100\x1b[2J
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def csv_cell(text: str) -> str:
+    """Text on one line that no spreadsheet takes for a formula.
+
+    Example:
+        >>> csv_cell("=cmd()"), csv_cell("H100")
+        ("'=cmd()", 'H100')
+    """
+    shown = printable(text)
+    return f"'{shown}" if shown.startswith(FORMULA) else shown
+
+
+def _inert(value: Any) -> Any:
+    if isinstance(value, Missing):
+        return None
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def _heading(name: str) -> str:

@@ -230,8 +230,8 @@ def test_a_gpu_that_did_not_answer_is_not_ok(run):
         ),
         (
             ["diagnose", "--format", "poem"],
-            "gpudiag: Invalid value for '--format': 'poem' is not one of 'text', 'json'. "
-            "See 'gpudiag diagnose --help'.\n",
+            "gpudiag: Invalid value for '--format': 'poem' is not one of 'text', 'markdown', "
+            "'json', 'csv', 'junit', 'html', 'prometheus'. See 'gpudiag diagnose --help'.\n",
         ),
         (
             ["diagnse"],
