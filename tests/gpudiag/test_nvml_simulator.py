@@ -118,6 +118,7 @@ DISTINCT = {
     "gpu.0.encoder_utilization_percent": "73",
     "gpu.0.encoder_sampling_period_us": "74",
     "gpu.0.temperature_celsius": "-5",
+    "gpu.0.temperature_margin_celsius": "-7",
     "gpu.0.violation_thermal_ns": "5000000000",
     "gpu.0.violation_reference_us": "6000000000",
     "gpu.0.fabric_cluster_uuid": "000102030405060708090a0b0c0d0e0f",
@@ -189,6 +190,7 @@ FABRIC = {"clusterUuid": CLUSTER, "status": 81, "cliqueId": 82, "state": 3}
         ("nvmlDeviceGetUtilizationRates(gpu(0))", {"gpu": 71, "memory": 72}),
         ("nvmlDeviceGetEncoderUtilization(gpu(0))", [73, 74]),
         ("nvmlDeviceGetTemperatureV(gpu(0), NVML_TEMPERATURE_GPU)", -5),
+        ("nvmlDeviceGetMarginTemperature(gpu(0))", -7),
         (
             "nvmlDeviceGetViolationStatus(gpu(0), NVML_PERF_POLICY_THERMAL)",
             {"referenceTime": 6_000_000_000, "violationTime": 5_000_000_000},
@@ -284,6 +286,11 @@ print(code, set(guarded[{size}:]) == {{0xA5}})
             pynvml.c_nvmlTemperature_v1_t,
             pynvml.nvmlTemperature_v1,
             "nvmlDeviceGetTemperatureV(gpu, guarded)",
+        ),
+        (
+            pynvml.c_nvmlMarginTemperature_v1_t,
+            pynvml.nvmlMarginTemperature_v1,
+            "nvmlDeviceGetMarginTemperature(gpu, guarded)",
         ),
         (pynvml.c_nvmlViolationTime_t, 0, "nvmlDeviceGetViolationStatus(gpu, 1, guarded)"),
         (pynvml.c_nvmlGpuFabricInfo_t, 0, "nvmlDeviceGetGpuFabricInfo(gpu, guarded)"),

@@ -85,6 +85,14 @@ EXPORT nvmlDeviceGetTemperatureV(Device *device, Temperature *temperature)
                                : READ(device, &temperature->celsius, "temperature_celsius");
 }
 
+typedef struct { unsigned version; int celsius; } Margin;
+
+EXPORT nvmlDeviceGetMarginTemperature(Device *device, Margin *margin)
+{
+    return margin->version == 0x01000008
+        ? READ(device, &margin->celsius, "temperature_margin_celsius") : ARGUMENT_VERSION_MISMATCH;
+}
+
 typedef struct { uint64_t reference_us, violation_ns; } Violation;
 
 EXPORT nvmlDeviceGetViolationStatus(Device *device, unsigned policy, Violation *violation)

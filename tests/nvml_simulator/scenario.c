@@ -12,6 +12,8 @@ enum { MAX_LINES = 16384, MAX_LINE_LENGTH = 4096, MAX_KEY_LENGTH = 256 };
 
 static struct {
     char *key, *value;
+    const char *tail; /* what follows the key's last star: most lines are ruled out by it */
+    size_t tail_length;
     int stars;
 } lines[MAX_LINES];
 static unsigned line_count;
@@ -48,8 +50,12 @@ static int add_line(char *line, const char *path)
     lines[line_count].key = strdup(key);
     lines[line_count].value = strdup(value);
     lines[line_count].stars = 0;
-    for (const char *at = key; (at = strchr(at, '*')); at++)
+    lines[line_count].tail = lines[line_count].key;
+    for (const char *at = lines[line_count].key; (at = strchr(at, '*')); at++) {
         lines[line_count].stars++;
+        lines[line_count].tail = at + 1;
+    }
+    lines[line_count].tail_length = strlen(lines[line_count].tail);
     line_count++;
     return SUCCESS;
 }
@@ -97,7 +103,11 @@ static const char *value_of(const char *key)
 {
     const char *value = NULL;
     int fewest_stars = MAX_KEY_LENGTH;
+    size_t length = strlen(key);
     for (unsigned i = 0; i < line_count; i++) {
+        size_t tail = lines[i].tail_length;
+        if (tail > length || memcmp(key + length - tail, lines[i].tail, tail))
+            continue;
         if (lines[i].stars <= fewest_stars && matches(lines[i].key, key)) {
             value = lines[i].value;
             fewest_stars = lines[i].stars;
