@@ -43,6 +43,7 @@ def devices(snapshot: Snapshot) -> list[Row]:
             "uuid": gpu.uuid,
             "name": gpu.name,
             "pci_address": gpu.pci_address,
+            "architecture": gpu.architecture,
             "compute_capability": _dotted(gpu.compute_capability),
             "memory_total_bytes": gpu.memory_total_bytes,
             "memory_used_bytes": gpu.memory_used_bytes,

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gpudiag import children
 from gpudiag.host import Host
-from gpudiag.probes.child import CHILDREN, spoken
+from gpudiag.probes.child import spoken
 from gpudiag.snapshot import Gpu, GpuProcess, Missing, Nvml, known_or
 
 
 def nvml(host: Host, limit_s: float) -> Nvml:
     """What NVML knows; a GPU that hangs or crashes it costs only itself and those after it."""
-    binding = find_spec("pynvml")
-    if binding is None or binding.origin is None:
+    command = children.nvml()
+    if command is None:
         return Nvml.missing("nvidia-ml-py is not installed: pip install nvidia-ml-py")
-    folder = Path(binding.origin).parent
-    if binding.submodule_search_locations:
-        folder = folder.parent
-    outcome = host.run_python_bare(CHILDREN / "ask_nvml.py", str(folder), timeout_s=limit_s)
-    objects, failure = spoken(outcome)
+    objects, failure = spoken(host.run(*command, timeout_s=limit_s))
     if not objects:
         ended = failure or "it said nothing"
         return Nvml.missing(f"NVML could not be asked: {ended}", failure=ended)
@@ -36,14 +31,13 @@ def nvml(host: Host, limit_s: float) -> Nvml:
     count = first.pop("gpu_count")
     first["failure"] = failure
     if isinstance(count, dict):
-        return msgspec.convert(first | {"gpus": count}, Nvml)
+        return msgspec.convert(first | {"gpus": count, "pairs": count}, Nvml)
+    unanswered = f"NVML was asked and did not answer: {failure}"
     gpus = [_gpu(said["gpu"]) for said in rest if "gpu" in said]
-    gpus += [
-        Gpu.missing(f"NVML was asked and did not answer: {failure}", index=index)
-        for index in range(len(gpus), count)
-    ]
+    gpus += [Gpu.missing(unanswered, index=index) for index in range(len(gpus), count)]
     owned = tuple(_with_owners(gpu, host) for gpu in gpus)
-    return msgspec.structs.replace(msgspec.convert(first, Nvml), gpus=owned)
+    pairs = next((said["pairs"] for said in rest if "pairs" in said), {"missing": unanswered})
+    return msgspec.structs.replace(msgspec.convert(first | {"pairs": pairs}, Nvml), gpus=owned)
 
 
 def _gpu(said: dict[str, Any]) -> Gpu:
