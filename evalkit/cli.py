@@ -11,9 +11,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from evalkit import options
 from evalkit.errors import InputError
 from gpudiag.command_line import EXIT_BAD_INPUT, run
 
@@ -63,6 +65,7 @@ def cli(context: click.Context) -> None:
     help="Folder that the column path is relative to, to show the images. [default: none shown]",
 )
 @plots_option
+@options.statistics
 def report(
     *,
     table: Path,
@@ -73,6 +76,7 @@ def report(
     classes_file: Path | None,
     images: Path | None,
     plots: bool,
+    **chosen: Any,
 ) -> None:
     """Score a table of predictions.
 
@@ -83,6 +87,7 @@ def report(
     from evalkit.report.tables import check_folder
     from evalkit.report.text import as_text
 
+    method, group_by = options.method(chosen)
     check_folder(out)
     evaluation = Evaluation.from_table(
         table,
@@ -90,6 +95,8 @@ def report(
         prediction_column=prediction_column,
         confidence_column=confidence_column,
         classes=read_classes(classes_file) if classes_file else None,
+        method=method,
+        group_by=group_by,
         images=images,
     )
     evaluation.summary["command"] = _command()
@@ -158,6 +165,7 @@ def report(
 )
 @thumbnails_option
 @plots_option
+@options.statistics
 def evaluate(
     *,
     checkpoint: Path,
@@ -174,6 +182,7 @@ def evaluate(
     allow_partial: float | None,
     thumbnails: bool,
     plots: bool,
+    **chosen: Any,
 ) -> None:
     """Evaluate a checkpoint on labelled images."""
     _require_torch()
@@ -182,10 +191,12 @@ def evaluate(
     from evalkit.report.tables import check_folder
     from evalkit.report.text import as_text
 
+    method, group_by = options.method(chosen)
     check_folder(out)
+    source = options.open_source(data, method, group_by)
     evaluation = run.evaluate(
         checkpoint,
-        data,
+        source,
         model=model,
         classes=read_classes(classes_file) if classes_file else None,
         weights=weights,
@@ -196,6 +207,7 @@ def evaluate(
         on_unreadable=on_unreadable,
         allow_partial=allow_partial,
     )
+    evaluation = options.rescored(evaluation, method, group_by)
     evaluation.summary["command"] = _command()
     evaluation.save(out, thumbnails=thumbnails, plots=plots)
     click.echo(as_text(evaluation))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
+from evalkit.method import USUAL
 from evalkit.predictions import arrange, read_batches
 from evalkit.report.html import as_html
 from evalkit.report.markdown import as_markdown
@@ -15,13 +16,16 @@ from evalkit.report.plots import plots as draw_plots
 from evalkit.report.samples import Samples
 from evalkit.report.tables import write_tables
 from evalkit.report.text import as_html_table, one_line
-from evalkit.scores import per_class_scores
-from evalkit.summary import RECORDED_BY_THE_RUN, summarize
-from evalkit.tally import Tally
+from evalkit.sparse import DENSE_CLASSES
+from evalkit.study import Study
+from evalkit.summary import RECORDED_BY_THE_RUN
 from evalkit.wording import some
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from evalkit.method import Method
+    from evalkit.sparse import SparseConfusion
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,11 +33,16 @@ class Evaluation:
     """The result of an evaluation; a notebook shows its table.
 
     Attributes:
-        confusion: Counts, shape (C, C), rows true and columns given classes.
+        confusion: Counts, shape (C, C), rows true and columns given classes; above 10,000 classes
+            one row per cell that is not 0 instead, with the columns true, predicted and count.
+        cells: The cells that are not 0.
         per_class: One row per class, see `evalkit.per_class_scores`.
         summary: What ``summary.json`` holds: fractions in [0, 1], ``None`` for what is undefined
             or unknown, and for each of these the reason in ``not_available``.
         predictions: One row per sample, or nothing where they came from a table that exists.
+        slices: One row per slice, see `evalkit.slices.Slices.table`; nothing where none were
+            asked for.
+        record: How the predictions were made, as it was given.
         samples: Those of them that the report shows.
         images: Folder that their paths are relative to, where there is one.
 
@@ -45,9 +54,12 @@ class Evaluation:
     """
 
     confusion: pd.DataFrame
+    cells: SparseConfusion
     per_class: pd.DataFrame
     summary: dict[str, Any]
     predictions: pd.DataFrame | None = None
+    slices: pd.DataFrame | None = None
+    record: Mapping[str, Any] | None = None
     samples: Samples | None = None
     images: Path | None = None
 
@@ -58,6 +70,8 @@ class Evaluation:
         *,
         classes: Sequence[str],
         run: Mapping[str, Any] | None = None,
+        method: Method = USUAL,
+        group_by: Sequence[str] = (),
         images: Path | None = None,
     ) -> Evaluation:
         """Score predictions.
@@ -72,6 +86,8 @@ class Evaluation:
                 ``warnings``, and in ``scores`` the figures that only the run could know (``nll``,
                 ``brier``, ``ece``, and ``top_k`` from k to fraction); these take precedence over
                 what the columns tell.
+            method: How scores are averaged, and how their intervals are made.
+            group_by: Columns whose values make slices.
             images: Folder that the column ``path`` is relative to, for thumbnails in the report.
 
         Raises:
@@ -79,15 +95,13 @@ class Evaluation:
                 is missing or not among *classes*, or *run* holds an unknown key.
         """
         _refuse_unusable(predictions, run or {})
-        tally, samples = Tally(), Samples()
-        tally.add(predictions)
+        study, samples = Study(method=method, group_by=group_by), Samples()
+        study.add(predictions)
         samples.add(predictions)
-        confusion = tally.confusion([str(name) for name in classes])
         return cls(
-            confusion=confusion,
-            per_class=per_class_scores(confusion),
-            summary=summarize(confusion, tally, run),
+            **study.results([str(name) for name in classes], run=run),
             predictions=arrange(predictions),
+            record=run,
             samples=samples,
             images=images,
         )
@@ -101,6 +115,8 @@ class Evaluation:
         prediction_column: str = "prediction",
         confidence_column: str | None = None,
         classes: Sequence[str] | None = None,
+        method: Method = USUAL,
+        group_by: Sequence[str] = (),
         images: Path | None = None,
     ) -> Evaluation:
         """Score anyone's table of predictions, which may be larger than memory.
@@ -112,35 +128,52 @@ class Evaluation:
             prediction_column: Given class.
             confidence_column: Probability of the given class; ``confidence`` where there is one.
             classes: Names of the classes in their order; otherwise those that occur, sorted.
+            method: How scores are averaged, and how their intervals are made.
+            group_by: Columns whose values make slices.
             images: Folder that the column ``path`` is relative to, for thumbnails in the report.
 
         Raises:
             InputError: The file cannot be read, lacks a column or rows, a class is missing or not
                 among *classes*, or *confidence_column* holds anything but probabilities.
         """
-        tally, samples = Tally(), Samples()
+        study, samples = Study(method=method, group_by=group_by), Samples()
         for batch in read_batches(
             Path(table),
             label_column=label_column,
             prediction_column=prediction_column,
             confidence_column=confidence_column,
+            keep=study.columns,
         ):
-            tally.add(batch)
+            study.add(batch)
             samples.add(batch)
+        tally = study.tally
         if not tally.samples:
             raise InputError(
                 f"table must have a header and at least one row, got {table} with no rows"
             )
-        confusion = tally.confusion(classes if classes is not None else tally.classes())
+        results = study.results(classes if classes is not None else tally.classes())
         if confidence_column is not None and tally.invalid("confidence"):
             raise InputError(tally.invalid("confidence").replace("confidence", confidence_column))
-        return cls(
-            confusion=confusion,
-            per_class=per_class_scores(confusion),
-            summary=summarize(confusion, tally, None),
-            samples=samples,
-            images=images,
-        )
+        return cls(**results, samples=samples, images=images)
+
+    def scored_by(self, method: Method, *, group_by: Sequence[str] = ()) -> Evaluation:
+        """The same predictions, scored another way.
+
+        Args:
+            method: How scores are averaged, and how their intervals are made.
+            group_by: Columns whose values make slices.
+
+        Raises:
+            InputError: There are no predictions, or as for `from_predictions`.
+        """
+        if self.predictions is None:
+            raise InputError(
+                "only an evaluation with its predictions can be scored another way, got one of a "
+                "table: give method and group_by to from_table"
+            )
+        study = Study(method=method, group_by=group_by)
+        study.add(self.predictions)
+        return replace(self, **study.results(list(self.per_class.index), run=self.record))
 
     def save(
         self, folder: Path | str, *, thumbnails: bool = True, plots: bool = False
@@ -160,20 +193,28 @@ class Evaluation:
             InputError: *folder* is a file or cannot be written to, the predictions hold what
                 Parquet cannot, or a library that the report needs is not installed.
         """
+        documents = self._documents(thumbnails, plots) if self._is_square else {}
+        return write_tables(
+            Path(folder),
+            per_class=self.per_class,
+            confusion=self.confusion if self._is_square else self.cells,
+            summary=self.summary,
+            predictions=self.predictions,
+            slices=self.slices,
+            documents=documents,
+        )
+
+    @property
+    def _is_square(self) -> bool:
+        return len(self.cells) <= DENSE_CLASSES
+
+    def _documents(self, thumbnails: bool, plots: bool) -> dict[str, bytes]:  # noqa: FBT001
         page = as_html(self, images=self.images if thumbnails else None)
-        documents = {
+        return {
             "report.html": page.encode(errors="xmlcharrefreplace"),
             "summary.md": as_markdown(self).encode(errors="backslashreplace"),
             **(draw_plots(self) if plots else {}),
         }
-        return write_tables(
-            Path(folder),
-            per_class=self.per_class,
-            confusion=self.confusion,
-            summary=self.summary,
-            predictions=self.predictions,
-            documents=documents,
-        )
 
     def _repr_html_(self) -> str:
         return as_html_table(self)

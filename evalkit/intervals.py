@@ -139,3 +139,45 @@ def f1_interval(
         with np.errstate(invalid="ignore"):
             low, high = effective_wilson(np.asarray(hits) / union, effective, level=level)
     return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def difference_interval(
+    successes: float,
+    trials: float,
+    other_successes: float,
+    other_trials: float,
+    *,
+    level: float = CONFIDENCE_LEVEL,
+) -> tuple[float, float]:
+    """Interval of the difference of two independent fractions, the first less the other.
+
+    Args:
+        successes: Of the first; may be broken, as may the others.
+        trials: Of the first.
+        other_successes: Of the other.
+        other_trials: Of the other.
+        level: Nominal coverage, between 0 and 1.
+
+    Returns:
+        Lower and upper bound in [-1, 1]; NaN where one of the two has no trials.
+
+    Source:
+        Newcombe, Statistics in Medicine 17 (1998) 873, method 10.
+
+    Example:
+        >>> low, high = difference_interval(56, 70, 48, 80)
+        >>> round(low, 4), round(high, 4)
+        (0.0524, 0.3339)
+    """
+    if not trials or not other_trials:
+        return float("nan"), float("nan")
+    first, other = successes / trials, other_successes / other_trials
+    low, high = (float(side) for side in effective_wilson(first, trials, level=level))
+    other_low, other_high = (
+        float(side) for side in effective_wilson(other, other_trials, level=level)
+    )
+    difference = first - other
+    return (
+        difference - float(np.hypot(first - low, other_high - other)),
+        difference + float(np.hypot(high - first, other - other_low)),
+    )

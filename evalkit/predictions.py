@@ -16,7 +16,7 @@ from evalkit.errors import InputError
 from evalkit.wording import some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 COLUMNS = (
@@ -32,6 +32,7 @@ COLUMNS = (
 BATCH_ROWS = 1 << 18
 OPTIONAL = ("confidence", "label_probability", "top5", "path")
 PARQUET_MAGIC = b"PAR1"
+KEPT = "kept "  # in front of the names of further columns, which may be called anything
 INSTALL_PYARROW = "pip install 'gpudiag[eval]'"
 SHOWN = 10
 UNREADABLE_CSV = (
@@ -92,6 +93,7 @@ def read_batches(
     label_column: str = "label",
     prediction_column: str = "prediction",
     confidence_column: str | None = None,
+    keep: Sequence[str] = (),
 ) -> Iterator[pd.DataFrame]:
     """Read a CSV or Parquet file of predictions, a part at a time.
 
@@ -104,10 +106,12 @@ def read_batches(
         prediction_column: Class that was given to it.
         confidence_column: Probability of the given class, in [0, 1]. Without it the column
             ``confidence`` is taken where there is one.
+        keep: Further columns, each once.
 
     Yields:
         At most 262,144 rows with the columns ``label``, ``prediction`` and, where the file has
-        them, ``confidence``, ``label_probability``, ``path`` and (Parquet) ``top5``.
+        them, ``confidence``, ``label_probability``, ``path`` and (Parquet) ``top5``, and the
+        columns of *keep* with ``KEPT`` in front of their names.
 
     Raises:
         InputError: The file cannot be read, or lacks a column.
@@ -118,7 +122,7 @@ def read_batches(
     if confidence_column is not None:
         required[confidence_column] = "confidence"
     batches = _parquet_batches if _is_parquet(table) else _csv_batches
-    return batches(table, required)
+    return batches(table, required, tuple(keep))
 
 
 def write_parquet(predictions: pd.DataFrame, stream: BinaryIO) -> None:
@@ -158,7 +162,9 @@ def _is_parquet(table: Path) -> bool:
     return magic == PARQUET_MAGIC
 
 
-def _parquet_batches(table: Path, required: dict[str, str]) -> Iterator[pd.DataFrame]:
+def _parquet_batches(
+    table: Path, required: dict[str, str], keep: tuple[str, ...]
+) -> Iterator[pd.DataFrame]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -166,15 +172,18 @@ def _parquet_batches(table: Path, required: dict[str, str]) -> Iterator[pd.DataF
         raise InputError(f"reading {table} needs pyarrow: {INSTALL_PYARROW}") from error
     try:
         with pq.ParquetFile(table) as file:
-            columns = _choose(table, file.schema_arrow.names, required)
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-                yield batch.to_pandas().rename(columns=columns)
+            columns = _choose(table, file.schema_arrow.names, required, keep)
+            wanted = list(dict.fromkeys([*columns, *keep]))
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
+                yield _named(batch.to_pandas(), columns, keep)
     except (pa.ArrowException, OSError) as error:
         what = " ".join(str(error).split())
         raise InputError(f"table must be a whole Parquet file, got {table}: {what}") from error
 
 
-def _csv_batches(table: Path, required: dict[str, str]) -> Iterator[pd.DataFrame]:
+def _csv_batches(
+    table: Path, required: dict[str, str], keep: tuple[str, ...]
+) -> Iterator[pd.DataFrame]:
     read: Callable[..., Any] = functools.partial(
         pd.read_csv,
         table,
@@ -186,14 +195,14 @@ def _csv_batches(table: Path, required: dict[str, str]) -> Iterator[pd.DataFrame
     )
     try:
         header: list[str] = read(header=None, nrows=1).iloc[0].dropna().tolist()
-        columns = _choose(table, header, required)
+        columns = _choose(table, header, required, keep)
         columns.pop("top5", None)  # text in a CSV file, not a list
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a cell lost per row
             # All columns: with usecols pandas lets a row with a comma too many pass, shifted.
             with read(chunksize=BATCH_ROWS) as reader:
                 for batch in reader:
-                    yield batch[list(columns)].rename(columns=columns)
+                    yield _named(batch, columns, keep)
     except pd.errors.EmptyDataError as error:
         raise InputError(
             f"table must have a header and at least one row, got {table} with nothing in it"
@@ -203,18 +212,27 @@ def _csv_batches(table: Path, required: dict[str, str]) -> Iterator[pd.DataFrame
         raise InputError(f"table must be a CSV file in UTF-8, got {table}: {what}") from error
 
 
-def _choose(table: Path, present: list[str], required: dict[str, str]) -> dict[str, str]:
+def _named(batch: pd.DataFrame, columns: dict[str, str], keep: tuple[str, ...]) -> pd.DataFrame:
+    """The chosen columns under their usual names, and those to keep."""
+    named = batch[list(columns)].rename(columns=columns)
+    return named.assign(**{KEPT + name: batch[name] for name in keep})
+
+
+def _choose(
+    table: Path, present: list[str], required: dict[str, str], keep: tuple[str, ...]
+) -> dict[str, str]:
     """Which columns to read, and the names they get."""
     faults = []
-    for column, name in required.items():
+    for column in [*required, *(name for name in keep if name not in required)]:
         if column not in present:
             close = _closest(column, present)
-            hint = f" (did you mean --{name}-column {shlex.quote(close)}?)" if close else ""
+            option = f"--{required[column]}-column " if column in required else ""
+            hint = f" (did you mean {option}{shlex.quote(close)}?)" if close else ""
             faults.append(f"no {column!r}{hint}")
         elif present.count(column) > 1:
             faults.append(f"{column!r} {present.count(column)} times")
     if faults:
-        wanted = ", ".join(map(repr, required))
+        wanted = ", ".join(map(repr, dict.fromkeys([*required, *keep])))
         raise InputError(
             f"{table} must have each of the columns {wanted} once, got {' and '.join(faults)} "
             f"among {some([*map(repr, present)], SHOWN)}"

@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalkit.intervals import CONFIDENCE_LEVEL, wilson
-from evalkit.scores import overall_scores
+from evalkit.averages import AVERAGED
+from evalkit.clusters import FEW_GROUPS
+from evalkit.intervals import effective_wilson, simultaneous_level, wilson
+from evalkit.method import USUAL
+from evalkit.resampling import Resampled, resampled_intervals
+from evalkit.scores import margins, overall_scores
+from evalkit.sparse import SparseConfusion, as_sparse
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
+    from evalkit.method import Method
+    from evalkit.resampling import Groups
     from evalkit.tally import Tally
 
 TOP_K = 5
@@ -30,10 +38,17 @@ RECORDED_BY_THE_RUN = (
 )
 UNKNOWN_RUN = "made from a table of predictions: how these were made is not known"
 NOT_RECORDED = "the run did not record it"
+NOT_BY_GROUP = "hits among the first k were not counted by group"
 
 
 def summarize(
-    confusion: pd.DataFrame, tally: Tally, run: Mapping[str, Any] | None
+    confusion: pd.DataFrame | SparseConfusion,
+    tally: Tally,
+    run: Mapping[str, Any] | None,
+    *,
+    method: Method = USUAL,
+    effective: Mapping[str, npt.NDArray[np.float64]] | None = None,
+    groups: Groups | None = None,
 ) -> dict[str, Any]:
     """Everything of ``summary.json``, in its order.
 
@@ -42,12 +57,19 @@ def summarize(
         tally: The samples behind them, for what counts of classes cannot tell.
         run: How the predictions were made, see `Evaluation.from_predictions`; None when nobody
             knows.
+        method: How scores are averaged, and how their intervals are made.
+        effective: How many independent samples the accuracy is worth, where there are groups.
+        groups: The samples of the cells by group, where there are any.
 
     Returns:
         Fractions in [0, 1], all values as JSON knows them; None for what is undefined or unknown,
         and for each of these the reason in ``not_available``.
     """
-    overall = overall_scores(confusion)
+    overall = overall_scores(confusion, average_rule=method.average_rule, level=method.level)
+    if effective is not None:
+        bounds = effective_wilson([overall["accuracy"]], effective["accuracy"], level=method.level)
+        overall["accuracy_low"], overall["accuracy_high"] = (side[0] for side in bounds)
+    resampled = resampled_intervals(as_sparse(confusion), method=method, groups=groups)
     figures, reasons = tally.figures()
     reasons["top_k.5"] = reasons.pop("top5", "")
     reasons["brier"] = "it needs the probability of every class"
@@ -64,40 +86,123 @@ def summarize(
     )
     reasons |= dict.fromkeys(RECORDED_BY_THE_RUN, UNKNOWN_RUN if run is None else NOT_RECORDED)
 
+    in_groups = effective is not None
+    top_k_bounds = {
+        k: _bounds(value, overall, method) if k == "1" or not in_groups else (None, None)
+        for k, value in top_k.items()
+    }
+    if in_groups:
+        top_k_bounds["1"] = (overall["accuracy_low"], overall["accuracy_high"])
     summary = {
         "samples": overall["samples"],
         "classes": overall["classes"],
         "unreadable": None,
-        **{name: value for name, value in overall.items() if name not in {"samples", "classes"}},
-        "interval": f"Wilson's score interval, {CONFIDENCE_LEVEL:.0%}",
+        **_with_intervals(overall, resampled),
+        "interval": _in_words(method, confusion, groups),
+        "resampling": _recorded(method, resampled, groups),
         "top_k": top_k,
-        "top_k_low": {k: _bound(value, overall["samples"], 0) for k, value in top_k.items()},
-        "top_k_high": {k: _bound(value, overall["samples"], 1) for k, value in top_k.items()},
+        "top_k_low": {k: low for k, (low, _) in top_k_bounds.items()},
+        "top_k_high": {k: high for k, (_, high) in top_k_bounds.items()},
         **{name: figures.get(name) for name in ("nll", "brier", "ece")},
         **{name: (run or {}).get(name) for name in RECORDED_BY_THE_RUN},
     }
     summary = {name: _plain(value) for name, value in summary.items()}
+    for name, reason in resampled.reasons.items():
+        reasons |= {f"{name}_low": reason, f"{name}_high": reason}
     missing = [name for name, value in summary.items() if value is None]
+    missing += [f"{name}_{side}" for name in resampled.reasons for side in ("low", "high")]
     missing += ["top_k.5"] if str(TOP_K) not in top_k else []
+    for k, (low, _) in top_k_bounds.items():
+        if low is None:
+            reasons |= dict.fromkeys((f"top_k_low.{k}", f"top_k_high.{k}"), NOT_BY_GROUP)
+            missing += [f"top_k_low.{k}", f"top_k_high.{k}"]
     summary["not_available"] = {name: reasons.get(name, "undefined") for name in missing}
     summary["warnings"] = [*(run or {}).get("warnings", ()), *_warnings(confusion, tally)]
+    summary["warnings"] += _warnings_of_groups(method, groups)
     return summary
 
 
-def _bound(fraction: float, samples: int, side: int) -> float:
-    return float(wilson(round(fraction * samples), samples)[side])
+def _bounds(fraction: float, overall: Mapping[str, Any], method: Method) -> tuple[float, float]:
+    samples = overall["samples"]
+    low, high = wilson(round(fraction * samples), samples, level=method.level)
+    return float(low), float(high)
 
 
-def _warnings(confusion: pd.DataFrame, tally: Tally) -> list[str]:
-    counts = confusion.to_numpy()
-    without = confusion.index[counts.sum(axis=1) == 0].tolist()
+def _with_intervals(overall: Mapping[str, Any], resampled: Resampled) -> dict[str, Any]:
+    """The overall scores, each followed by the ends of its interval."""
+    found: dict[str, Any] = {}
+    for name, value in overall.items():
+        if name in {"samples", "classes"}:
+            continue
+        found[name] = value
+        if name in {"macro", "weighted"}:
+            found[name] = {
+                key: item
+                for score in AVERAGED
+                for key, item in {
+                    score: value[score],
+                    f"{score}_low": resampled.low[f"{name}.{score}"],
+                    f"{score}_high": resampled.high[f"{name}.{score}"],
+                }.items()
+            }
+        elif name in resampled.low:
+            found |= {f"{name}_low": resampled.low[name], f"{name}_high": resampled.high[name]}
+    return found
+
+
+def _in_words(
+    method: Method, confusion: pd.DataFrame | SparseConfusion, groups: Groups | None
+) -> str:
+    """How the intervals of accuracy and of the classes are made."""
+    words = f"Wilson's score interval, {method.level:.0%}"
+    if groups is not None:
+        words += f", of the effective sample size by {method.group_column} (Rao & Scott)"
+    if method.simultaneous:
+        _, support, predicted = margins(confusion)
+        occurring = int((support + predicted > 0).sum())
+        each = simultaneous_level(method.level, occurring)
+        words += (
+            f"; those of the classes hold together (Šidák over {occurring:,} classes: "
+            f"{each:.6%} each)"
+        )
+    return words
+
+
+def _recorded(method: Method, resampled: Resampled, groups: Groups | None) -> dict[str, Any]:
+    """How the intervals of averages, MCC and kappa are made."""
+    return {
+        "method": resampled.method,
+        "level": method.level,
+        "replicates": method.replicates,
+        "seed": method.seed,
+        "class_balanced": method.class_balanced,
+        "group_column": method.group_column,
+        "groups": groups.number if groups is not None else None,
+        "undefined": resampled.undefined,
+        "replicates_that_lost_a_class": resampled.lost_classes,
+    }
+
+
+def _warnings_of_groups(method: Method, groups: Groups | None) -> list[str]:
+    if groups is None or groups.number >= FEW_GROUPS:
+        return []
+    return [
+        f"only {counted(groups.number, 'group')} of {method.group_column}: intervals from fewer "
+        f"than {FEW_GROUPS} are too narrow"
+    ]
+
+
+def _warnings(confusion: pd.DataFrame | SparseConfusion, tally: Tally) -> list[str]:
+    _, support, predicted = margins(confusion)
+    names = confusion.classes if isinstance(confusion, SparseConfusion) else confusion.index
+    without = names[support == 0].tolist()
     found = []
     if without:
         found.append(
             f"no samples of {len(without)} of {len(confusion)} classes ({some(without)}): "
             "their recall is undefined"
         )
-    lured = int(counts[:, counts.sum(axis=1) == 0].sum())
+    lured = int(predicted[support == 0].sum())
     if lured:
         found.append(
             f"{counted(lured, 'prediction')} of a class without samples: macro recall counts it "

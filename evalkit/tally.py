@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evalkit.calibration import CELLS, confidence_cells, expected_calibration_error
-from evalkit.confusion import as_frame, class_index
+from evalkit.calibration import confidence_cells, expected_calibration_error
+from evalkit.confusion import class_index
 from evalkit.errors import InputError
+from evalkit.resampling import Groups
+from evalkit.sparse import DENSE_CLASSES, SparseConfusion, of_cells
 from evalkit.wording import some
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-MAX_CLASSES = 25_000  # the matrix of 25,000 classes takes 5 GB; ImageNet-21k has 21,843
+MAX_CLASSES = 1_000_000  # more different values are no classes but, say, file names
 ROUNDING = 1e-6  # a softmax in float32 may end a little above 1
 PENDING_BATCHES = 16  # counts of so many batches are kept apart before they are added up
 
@@ -41,21 +43,24 @@ class Tally:
         self.samples = 0
         self._positions: dict[str, int] = {}  # class name -> order of appearance
         self._pairs: list[pd.Series[int]] = []  # key of label and prediction -> samples
-        self._missing = {"label": 0, "prediction": 0}
-        self._first_missing = {"label": 0, "prediction": 0}  # row, counted from 1
-        self._cells = np.zeros((3, CELLS))
+        self._group_positions: dict[str, int] = {}  # group -> order of appearance
+        self._grouped: list[pd.Series[int]] = []  # key and group -> samples
+        self._missing = {"label": 0, "prediction": 0, "group": 0}
+        self._first_missing = dict(self._missing)  # row, counted from 1
+        self._cells: npt.NDArray[np.float64] = np.zeros((3, 0))
         self._invalid: dict[str, int] = {}  # column -> values that are no probability
         self._log_loss = 0.0
         self._impossible = 0  # samples whose true class was given probability 0
         self._top5_hits = 0
         self._columns: set[str] = set()
 
-    def add(self, batch: pd.DataFrame) -> None:
+    def add(self, batch: pd.DataFrame, *, group: pd.Series[Any] | None = None) -> None:
         """Count a batch of samples.
 
         Args:
             batch: Columns ``label`` and ``prediction``; where they exist, ``confidence``,
                 ``label_probability`` and ``top5`` (lists of class names) are used as well.
+            group: What every sample belongs to, such as a patient; for all batches or for none.
 
         Raises:
             InputError: A class column holds something other than names or integers, or too many
@@ -67,12 +72,15 @@ class Tally:
         keys = (labels[known] << 32) | predictions[known]
         self._pairs.append(pd.Series(keys).value_counts(sort=False))
         if len(self._pairs) > PENDING_BATCHES:
-            self._pairs = [self._counted()]
+            self._pairs = [_summed(self._pairs)]
+        if group is not None:
+            self._add_groups(group, labels << 32 | predictions, known)
         self._columns |= set(batch.columns) - {"top5"}
         if "confidence" in batch:
             confidence, valid = self._probability(batch, "confidence")
             right = labels == predictions
-            self._cells += confidence_cells(confidence[valid], right[valid])
+            cells = confidence_cells(confidence[valid], right[valid])
+            self._cells = self._cells + cells if self._cells.size else cells
         if "label_probability" in batch:
             probability, valid = self._probability(batch, "label_probability")
             self._impossible += int((probability == 0).sum())
@@ -90,23 +98,42 @@ class Tally:
             return sorted(names, key=int)
         return sorted(names)
 
-    def confusion(self, classes: Sequence[str]) -> pd.DataFrame:
-        """Count matrix over *classes*, as `evalkit.confusion_matrix` returns it.
+    def confusion(self, classes: Sequence[str]) -> pd.DataFrame | SparseConfusion:
+        """Count matrix over *classes*: a frame up to 10,000 of them, else only what is not 0.
+
+        Raises:
+            InputError: As for `cells`.
+        """
+        cells = self.cells(classes)
+        return cells if len(cells) > DENSE_CLASSES else cells.to_frame()
+
+    def cells(self, classes: Sequence[str]) -> SparseConfusion:
+        """The non-zero cells of the count matrix over *classes*.
 
         Raises:
             InputError: Values were missing or not among *classes*; all of these are counted.
         """
         self._refuse_missing()
         axis: pd.Index[Any] = class_index(classes)
-        counted = self._counted()
-        keys = counted.index.to_numpy(dtype=np.int64)
-        place = axis.get_indexer(pd.Index(list(self._positions)))  # order of appearance -> axis
-        labels, predictions = place[keys >> 32], place[keys & (2**32 - 1)]
-        samples = counted.to_numpy(dtype=np.int64)
+        counted = _summed(self._pairs)
+        labels, predictions = self._places(counted.index, axis)
+        samples = np.asarray(counted, dtype=np.int64)
         self._refuse_strangers(samples, labels, predictions, axis)
-        counts = np.zeros((len(axis), len(axis)), dtype=np.int64)
-        counts[labels, predictions] = samples
-        return as_frame(counts, axis)
+        return of_cells(labels, predictions, samples, axis)
+
+    def groups(self, cells: SparseConfusion) -> Groups | None:
+        """The samples of every cell by group, or nothing where no groups were given."""
+        if not self._grouped:
+            return None
+        counted = _summed(self._grouped)
+        labels, predictions = self._places(counted.index.get_level_values(0), cells.classes)
+        size = len(cells)
+        keys = cells.labels * size + cells.predictions  # ascending
+        cell = np.searchsorted(keys, labels * size + predictions)
+        order = np.argsort(cell, kind="stable")
+        group = counted.index.get_level_values(1).to_numpy(dtype=np.int64)
+        samples = np.asarray(counted, dtype=np.int64)
+        return Groups(group[order], cell[order], samples[order], len(self._group_positions))
 
     def figures(self) -> tuple[dict[str, float], dict[str, str]]:
         """``ece``, ``nll`` and ``top5`` where the columns allow, and why the others are missing."""
@@ -157,9 +184,7 @@ class Tally:
                 f"({some([*map(repr, names_found)])}): choose another column or convert it"
             )
         missing = codes < 0
-        if missing.any() and not self._missing[column]:
-            self._first_missing[column] = self.samples + int(missing.argmax()) + 1
-        self._missing[column] += int(missing.sum())
+        self._count_missing(column, missing)
         names = self._positions
         positions = [names.setdefault(str(name), len(names)) for name in names_found]
         if len(names) > MAX_CLASSES:
@@ -178,20 +203,44 @@ class Tally:
         self._invalid[column] = self._invalid.get(column, 0) + int((~valid).sum())
         return np.minimum(probability, 1.0), valid
 
-    def _counted(self) -> pd.Series[int]:
-        if not self._pairs:
-            return pd.Series(dtype=np.int64, index=pd.Index([], dtype=np.int64))
-        return pd.concat(self._pairs).groupby(level=0).sum()
+    def _add_groups(
+        self, group: pd.Series[Any], keys: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]
+    ) -> None:
+        codes, found = pd.factorize(group)
+        self._count_missing("group", codes < 0)
+        names = self._group_positions
+        positions = [names.setdefault(str(name), len(names)) for name in np.asarray(found)]
+        groups = np.array([*positions, -1], dtype=np.int64)[codes]
+        pairs = pd.DataFrame({"key": keys[known], "group": groups[known]})
+        self._grouped.append(pairs.groupby(["key", "group"], sort=False).size())
+        if len(self._grouped) > PENDING_BATCHES:
+            self._grouped = [_summed(self._grouped)]
+
+    def _count_missing(self, column: str, missing: npt.NDArray[np.bool_]) -> None:
+        if missing.any() and not self._missing[column]:
+            self._first_missing[column] = self.samples + int(missing.argmax()) + 1
+        self._missing[column] += int(missing.sum())
+
+    def _places(
+        self, keys: pd.Index[Any], axis: pd.Index[Any]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Positions in *axis* of labels and predictions, -1 for what is not there."""
+        place = np.append(axis.get_indexer(pd.Index(list(self._positions))), -1).astype(np.int64)
+        pairs = keys.to_numpy(dtype=np.int64)
+        return place[pairs >> 32], place[pairs & (2**32 - 1)]
 
     def _refuse_missing(self) -> None:
         faults = [
-            f"{count} missing in column {column}, the first in row {self._first_missing[column]}"
+            f"{count} missing in {'the groups' if column == 'group' else f'column {column}'}, "
+            f"the first in row {self._first_missing[column]}"
             for column, count in self._missing.items()
             if count
         ]
         if faults:
+            grouped = bool(self._grouped)
+            wanted = "a label, a prediction and a group" if grouped else "a label and a prediction"
             raise InputError(
-                f"every sample must have a label and a prediction, got {' and '.join(faults)}, "
+                f"every sample must have {wanted}, got {' and '.join(faults)}, "
                 f"of {self.samples} rows: fill them in or drop these rows"
             )
 
@@ -212,3 +261,13 @@ class Tally:
             f"in {samples[labels < 0].sum()} labels and {samples[predictions < 0].sum()} "
             "predictions: add them to the classes or correct them"
         )
+
+
+def _summed(parts: list[pd.Series[int]]) -> pd.Series[int]:
+    """The samples of every key in several parts."""
+    if not parts:
+        return pd.Series(dtype=np.int64, index=pd.Index([], dtype=np.int64))
+    if len(parts) == 1:
+        return parts[0]
+    whole = pd.concat(parts)
+    return whole.groupby(level=list(range(whole.index.nlevels)), sort=False).sum()

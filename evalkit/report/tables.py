@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from evalkit.errors import InputError
 from evalkit.predictions import write_parquet
+from evalkit.sparse import SparseConfusion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,9 +56,10 @@ def write_tables(
     folder: Path,
     *,
     per_class: pd.DataFrame,
-    confusion: pd.DataFrame,
+    confusion: pd.DataFrame | SparseConfusion,
     summary: Mapping[str, Any],
     predictions: pd.DataFrame | None,
+    slices: pd.DataFrame | None = None,
     documents: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write the files of an evaluation, see `evalkit.evaluation.Evaluation.save`.
@@ -71,11 +73,11 @@ def write_tables(
     """
     writers: dict[str, Callable[[BinaryIO], None]] = {
         "per_class.csv": lambda stream: _write_csv(per_class, stream, corner="class"),
-        "confusion_matrix.csv": lambda stream: _write_csv(
-            confusion.rename(columns=escape_cell), stream, corner="true"
-        ),
+        "confusion_matrix.csv": lambda stream: _write_confusion(confusion, stream),
         "summary.json": lambda stream: _write_json(summary, stream),
     }
+    if slices is not None:
+        writers["slices.csv"] = lambda stream: _write_rows(slices, stream)
     if predictions is not None:
         writers["predictions.parquet"] = lambda stream: write_parquet(predictions, stream)
     for name, content in (documents or {}).items():
@@ -113,6 +115,22 @@ def check_folder(folder: Path, *, names: tuple[str, ...] = ()) -> None:
     for name in names:
         if (folder / name).is_dir():
             raise InputError(f"out must be free for a file {name}, got a folder {folder / name}")
+
+
+def _write_confusion(confusion: pd.DataFrame | SparseConfusion, stream: BinaryIO) -> None:
+    """As a square; as one row per cell that is not 0 where the square would be too large."""
+    if isinstance(confusion, SparseConfusion):
+        _write_rows(confusion.to_long(), stream)
+    else:
+        _write_csv(confusion.rename(columns=escape_cell), stream, corner="true")
+
+
+def _write_rows(frame: pd.DataFrame, stream: BinaryIO) -> None:
+    """A table that has no names in its index."""
+    names = [str(name) for name in frame]
+    text = [name for name in names if frame[name].dtype.kind not in "biuf"]
+    escaped = frame.assign(**{name: frame[name].map(escape_cell) for name in text[1:]})
+    _write_csv(escaped.set_index(names[0]), stream, corner=names[0])
 
 
 def _write_csv(frame: pd.DataFrame, stream: BinaryIO, *, corner: str) -> None:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
 
     from evalkit.evaluation import Evaluation
+    from evalkit.sparse import SparseConfusion
 
 WIDTH = 100
 ALL_CLASSES_UP_TO = 20  # more of them do not fit a screen: then only the worst
 CONFUSIONS = 5
+SLICES = 10
 NAME_WIDTH = 24  # leaves room for three fractions with intervals and two counts
 UNDEFINED = "–"  # noqa: RUF001 - an en dash reads as "nothing here", a minus as a number
 
@@ -45,7 +47,8 @@ def as_text(evaluation: Evaluation) -> str:
         one_line(evaluation),
         _headline(summary),
         _class_table(evaluation.per_class),
-        _confusions(evaluation.confusion),
+        _slices(evaluation.slices),
+        _confusions(evaluation.cells),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -99,17 +102,21 @@ def _headline(summary: dict[str, Any]) -> str:
         bounds = _interval(summary["top_k_low"][k], summary["top_k_high"][k])
         rows += [(f"top-{k} accuracy", summary["top_k"][k], bounds)] if k != "1" else []
     rows += [
-        ("balanced accuracy", summary["balanced_accuracy"], ""),
-        ("macro F1", summary["macro"]["f1"], ""),
-        ("weighted F1", summary["weighted"]["f1"], ""),
-        ("MCC", summary["mcc"], ""),
-        ("Cohen's kappa", summary["kappa"], ""),
+        ("balanced accuracy", *_scored(summary, "balanced_accuracy")),
+        ("macro F1", *_scored(summary["macro"], "f1")),
+        ("weighted F1", *_scored(summary["weighted"], "f1")),
+        ("MCC", *_scored(summary, "mcc")),
+        ("Cohen's kappa", *_scored(summary, "kappa")),
     ]
     known = [(name, summary[name]) for name in ("nll", "brier", "ece") if summary[name] is not None]
     rows += [(name.upper() if name != "brier" else "Brier", value, "") for name, value in known]
     return "\n".join(
         f"{name:<18} {_fraction(value):>5}  {note}".rstrip() for name, value, note in rows
     )
+
+
+def _scored(scores: Mapping[str, Any], name: str) -> tuple[float | None, str]:
+    return scores[name], _interval(scores.get(f"{name}_low"), scores.get(f"{name}_high"))
 
 
 def _class_table(per_class: pd.DataFrame) -> str:
@@ -130,8 +137,28 @@ def _class_table(per_class: pd.DataFrame) -> str:
     return f"{_columns([header, *rows], '<<<<>>')}\n{note}".rstrip()
 
 
-def _confusions(confusion: pd.DataFrame) -> str:
-    pairs = list(_most_confused(confusion))
+def _slices(slices: pd.DataFrame | None) -> str:
+    """The worst slices, by the upper end of their accuracy."""
+    if slices is None:
+        return ""
+    rows = [
+        (
+            printable(row["column"], width=NAME_WIDTH),
+            printable(row["value"], width=NAME_WIDTH),
+            _with_interval(row, "accuracy"),
+            _with_interval(row, "macro_f1"),
+            f"{row['samples']:,}",
+        )
+        for _, row in slices.head(SLICES).iterrows()
+    ]
+    header = ("slice: column", "value", "accuracy", "macro F1", "samples")
+    more = len(slices) - SLICES
+    note = f"{more:,} more {'is' if more == 1 else 'are'} in slices.csv" if more > 0 else ""
+    return f"{_columns([header, *rows], '<<<<>')}\n{note}".rstrip()
+
+
+def _confusions(cells: SparseConfusion) -> str:
+    pairs = list(_most_confused(cells))
     if not pairs:
         return ""
     rows = [
@@ -147,22 +174,19 @@ def _confusions(confusion: pd.DataFrame) -> str:
     return _columns([header, *rows], "<<>>")
 
 
-def _most_confused(confusion: pd.DataFrame) -> Iterator[tuple[object, object, int, int]]:
+def _most_confused(cells: SparseConfusion) -> Iterator[tuple[object, object, int, int]]:
     """Pairs of classes with their samples and those of the true class, the most first."""
-    counts = confusion.to_numpy().copy()
-    support = counts.sum(axis=1)
-    np.fill_diagonal(counts, 0)
-    size = min(CONFUSIONS, counts.size)
-    top = np.argpartition(counts, -size, axis=None)[-size:]
-    for cell in sorted(top.tolist(), key=lambda cell: (-counts.flat[cell], cell)):
-        true, given = divmod(cell, len(counts))
-        if counts[true, given]:
-            yield (
-                confusion.index[true],
-                confusion.columns[given],
-                int(counts[true, given]),
-                int(support[true]),
-            )
+    support = cells.support
+    wrong = np.flatnonzero(cells.labels != cells.predictions)
+    order = np.argsort(-cells.counts[wrong], kind="stable")
+    for cell in wrong[order[:CONFUSIONS]].tolist():
+        true, given = cells.labels[cell], cells.predictions[cell]
+        yield (
+            cells.classes[true],
+            cells.classes[given],
+            int(cells.counts[cell]),
+            int(support[true]),
+        )
 
 
 def _columns(rows: Sequence[Sequence[str]], alignment: str) -> str:
@@ -188,6 +212,8 @@ def _with_interval(row: pd.Series[Any], name: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if math.isnan(row[name]):
         return UNDEFINED
+    if math.isnan(low):
+        return _fraction(row[name])
     return f"{_fraction(row[name])} [{_short(low)}, {_short(high)}]"
 
 

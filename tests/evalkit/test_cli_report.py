@@ -13,11 +13,11 @@ SCREEN = """\
 3 samples, 2 classes
 
 accuracy           0.667  [0.208, 0.939]
-balanced accuracy  0.750
-macro F1           0.667
-weighted F1        0.667
-MCC                0.500
-Cohen's kappa      0.400
+balanced accuracy  0.750  [0.127, 1.000]
+macro F1           0.667  [0.150, 1.000]
+weighted F1        0.667  [0.006, 1.000]
+MCC                0.500  [-0.031, 0.500]
+Cohen's kappa      0.400  [0.105, 1.000]
 
 class  precision         recall            F1                support  predicted
 cat    1.000 [.21, 1.0]  0.500 [.09, .91]  0.667 [.17, .95]        2          1

@@ -30,11 +30,11 @@ def test_whole_screen():
 
 accuracy           0.900  [0.596, 0.982]
 top-5 accuracy     1.000  [0.722, 1.000]
-balanced accuracy  0.875
-macro F1           0.890
-weighted F1        0.897
-MCC                0.802
-Cohen's kappa      0.783
+balanced accuracy  0.875  [0.498, 0.998]
+macro F1           0.890  [0.423, 1.000]
+weighted F1        0.897  [0.426, 1.000]
+MCC                0.802  [0.322, 0.989]
+Cohen's kappa      0.783  [0.046, 1.000]
 NLL                0.250
 
 class  precision         recall            F1                support  predicted

@@ -1,0 +1,117 @@
+"""Options of the command line that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.errors import InputError
+from evalkit.wording import some
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from evalkit.data import Source
+    from evalkit.evaluation import Evaluation
+    from evalkit.method import Method
+
+RULES = ("scikit-learn", "all", "with-samples", "defined")  # without loading NumPy for --help
+_STATISTICS = (
+    click.option(
+        "--group-by",
+        multiple=True,
+        metavar="COLUMN",
+        help="Score every value of this column by itself as well; may be given several times.",
+    ),
+    click.option(
+        "--group-column",
+        metavar="COLUMN",
+        help="What was drawn independently, such as the patient or the video of a sample; "
+        "intervals then rest on it. [default: every sample was]",
+    ),
+    click.option(
+        "--class-balanced",
+        is_flag=True,
+        help="The number of samples of every class was chosen, not drawn.",
+    ),
+    click.option(
+        "--average-rule",
+        default=RULES[0],
+        show_default=True,
+        type=click.Choice(RULES),
+        help="Which classes macro and weighted averages count.",
+    ),
+    click.option(
+        "--simultaneous",
+        is_flag=True,
+        help="Widen the intervals of the classes so that all of them hold together.",
+    ),
+    click.option(
+        "--replicates",
+        default=1_000,
+        show_default=True,
+        type=click.IntRange(100),
+        help="How often the counts are drawn anew for intervals.",
+    ),
+    click.option(
+        "--seed",
+        "resampling_seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0),
+        help="Start of the random numbers for intervals.",
+    ),
+)
+
+
+def statistics(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how numbers and intervals are made."""
+    for option in reversed(_STATISTICS):
+        command = option(command)
+    return command
+
+
+def method(chosen: Mapping[str, Any]) -> tuple[Method, tuple[str, ...]]:
+    """What the options of `statistics` say: the method, and the columns to group by.
+
+    Raises:
+        InputError: Two options exclude each other.
+    """
+    from evalkit.method import Method
+
+    choices = {name: value for name, value in chosen.items() if name != "group_by"}
+    seed = choices.pop("resampling_seed")
+    return Method(seed=seed, **choices), tuple(chosen["group_by"])
+
+
+def open_source(data: str, method: Method, group_by: Sequence[str]) -> str | Source:
+    """*data*, looked into before hours of work if it must have columns to group by.
+
+    Raises:
+        InputError: A column is not there.
+    """
+    group = [method.group_column] if method.group_column is not None else []
+    wanted = list(dict.fromkeys([*group_by, *group]))
+    if not wanted:
+        return data
+    from evalkit.data import open_data
+
+    source = open_data(data)
+    present = ["path", "label", *(source.columns if source.columns is not None else ())]
+    absent = [name for name in wanted if name not in present]
+    if absent:
+        raise InputError(
+            f"data must have the columns to group by, got no {some([*map(repr, absent)])} in "
+            f"{data} among {some([*map(repr, present)], 10)}: use a manifest that has them"
+        )
+    return source
+
+
+def rescored(evaluation: Evaluation, method: Method, group_by: Sequence[str]) -> Evaluation:
+    """The evaluation as the options want it, where they say anything."""
+    from evalkit.method import USUAL
+
+    if method == USUAL and not group_by:
+        return evaluation
+    return evaluation.scored_by(method, group_by=group_by)
