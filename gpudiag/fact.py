@@ -10,6 +10,8 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from msgspec import Struct, field
 
+NOT_RECORDED = "not recorded in this snapshot"
+
 T = TypeVar("T")
 
 
@@ -49,7 +51,7 @@ def known_or(fact: T | Missing, default: T) -> T:
 
 def not_recorded() -> Any:
     """The default of every fact: an older gpudiag did not ask for it."""
-    return field(default=Missing("not recorded in this snapshot"))
+    return field(default=Missing(NOT_RECORDED))
 
 
 class Section(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from gpudiag.errors import InputError
 from gpudiag.fact import (
+    NOT_RECORDED,
     Fact,
     Missing,
     NotObserved,
@@ -20,6 +21,7 @@ from gpudiag.fact import (
     not_recorded,
 )
 from gpudiag.gpu import Gpu, GpuPair, GpuProcess, MigInstance, NvLinkError, Nvml
+from gpudiag.version import __version__
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+UNKNOWN = "unknown"
 
 
 class Variable(Struct, frozen=True, kw_only=True):
@@ -124,10 +127,11 @@ class MappedLibrary(Struct, frozen=True, kw_only=True):
 class AllocatorState(Struct, frozen=True, kw_only=True):
     """What the calling process's torch holds of one device, where torch is loaded in it."""
 
-    device: str
+    device: str  # torch's name, "cuda:0"
+    uuid: str | None  # None: torch before 2.5 does not tell it
     allocated_bytes: int
     reserved_bytes: int
-    inactive_split_bytes: int  # reserved, in pieces too small to hand out: fragmentation
+    fragmented_bytes: int  # reserved, in pieces that are too small to hand out
 
 
 class TorchDevice(Struct, frozen=True, kw_only=True):
@@ -277,8 +281,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """Everything that was seen on one machine at one time."""
 
     schema_version: int = SCHEMA_VERSION
-    gpudiag_version: str = "unknown"
-    taken_at: str = "unknown"  # ISO 8601, UTC
+    gpudiag_version: str = UNKNOWN
+    taken_at: str = UNKNOWN  # ISO 8601, UTC
     nvml: Nvml = field(default_factory=Nvml)
     driver: Driver = field(default_factory=Driver)
     torch: TorchBuild = field(default_factory=TorchBuild)
@@ -328,6 +332,18 @@ class Snapshot(Struct, frozen=True, kw_only=True):
                 "read it with the gpudiag version that wrote it"
             )
         try:
-            return msgspec.convert(document, cls)
+            return _told_by_its_version(msgspec.convert(document, cls))
         except msgspec.ValidationError as error:
             raise InputError(f"expected a snapshot, got one with a wrong field: {error}") from None
+
+
+def _told_by_its_version(snapshot: Snapshot) -> Snapshot:
+    """What an older gpudiag did not ask for, said in its name."""
+    if snapshot.gpudiag_version in {__version__, UNKNOWN}:
+        return snapshot
+    text = msgspec.json.encode(snapshot)
+    unnamed = msgspec.json.encode(Missing(NOT_RECORDED))
+    if unnamed not in text:
+        return snapshot
+    named = Missing(f"not recorded by gpudiag {snapshot.gpudiag_version}")
+    return msgspec.json.decode(text.replace(unnamed, msgspec.json.encode(named)), type=Snapshot)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpudiag.snapshot import Fact, Gpu, GpuProcess, Missing, Nvml, Snapshot, known_or
+from gpudiag.snapshot import (
+    AllocatorState,
+    Fact,
+    Gpu,
+    GpuProcess,
+    Missing,
+    Nvml,
+    Snapshot,
+    known_or,
+)
 
 Row = dict[str, Any]  # a value of a row is a fact: a plain value, None for "nothing", or Missing
 
@@ -74,6 +83,7 @@ def memory(snapshot: Snapshot) -> list[Row]:
             "unaccounted_bytes": _unaccounted(gpu),
             "reserved_bytes": gpu.memory_reserved_bytes,
             "free_bytes": gpu.memory_free_bytes,
+            **_this_process(gpu, snapshot.torch.allocator),
         }
         for gpu in known_or(snapshot.nvml.gpus, ())
     ]
@@ -125,6 +135,18 @@ def _held_by_processes(gpu: Gpu) -> Fact[int]:
             return process.used_bytes
         total += process.used_bytes
     return total
+
+
+def _this_process(gpu: Gpu, states: Fact[tuple[AllocatorState, ...]]) -> Row:
+    """What torch in the calling process has allocated, keeps, and cannot hand out."""
+    names = ("allocated_bytes", "reserved_bytes", "fragmented_bytes")
+    if isinstance(states, Missing):
+        return {f"this_process_{name}": states for name in names}
+    mine = next((state for state in states if state.uuid == gpu.uuid), None)
+    absent = Missing("torch of this process does not list this GPU")
+    return {
+        f"this_process_{name}": absent if mine is None else getattr(mine, name) for name in names
+    }
 
 
 def _unaccounted(gpu: Gpu) -> Fact[int]:

@@ -45,22 +45,22 @@ def allocator_states() -> tuple[AllocatorState, ...] | Missing:
     states = []
     for index in range(torch.cuda.device_count()):
         figures = torch.cuda.memory_stats(index)
+        uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
         states.append(
             AllocatorState(
                 device=f"cuda:{index}",
+                uuid=None if uuid is None else f"GPU-{uuid}",
                 allocated_bytes=figures.get("allocated_bytes.all.current", 0),
                 reserved_bytes=figures.get("reserved_bytes.all.current", 0),
-                inactive_split_bytes=figures.get("inactive_split_bytes.all.current", 0),
+                fragmented_bytes=figures.get("inactive_split_bytes.all.current", 0),
             )
         )
     return tuple(states)
 
 
 def torch_not_asked(host: Host, limit_s: float) -> TorchBuild:  # noqa: ARG001 - a probe's form
-    """The section for ``--no-torch``."""
-    return TorchBuild(
-        **dict.fromkeys(TorchBuild.__struct_fields__, Missing("torch was not asked (--no-torch)"))
-    )
+    """The section for ``--no-torch``: only what the calling process knows already."""
+    return TorchBuild.missing("torch was not asked (--no-torch)", allocator=allocator_states())
 
 
 def _first_line(text: str) -> str:

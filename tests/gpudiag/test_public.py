@@ -8,7 +8,7 @@ from builders import GIB, gpu, snapshot
 
 import gpudiag
 from gpudiag.errors import InputError
-from gpudiag.snapshot import GpuProcess, Missing
+from gpudiag.snapshot import AllocatorState, GpuProcess, Missing
 
 
 def machine():
@@ -29,6 +29,42 @@ def test_memory_is_a_frame_in_bytes():
     assert frame.loc[0, "unaccounted_bytes"] == 2 * GIB
     assert pd.isna(frame.loc[1, "used_bytes"])
     assert frame.attrs["missing"]["1.name"] == "gone"
+
+
+def test_memory_tells_what_torch_of_this_process_keeps():
+    mine = AllocatorState(
+        device="cuda:0",
+        uuid="GPU-00000000",
+        allocated_bytes=GIB,
+        reserved_bytes=2 * GIB,
+        fragmented_bytes=GIB // 2,
+    )
+    seen = snapshot(gpus=[gpu(0), gpu(1)], torch={"allocator": (mine,)})
+
+    frame = gpudiag.memory(seen)
+
+    assert frame["this_process_reserved_bytes"].tolist() == [2 * GIB, pd.NA]
+    assert frame.loc[0, "this_process_fragmented_bytes"] == GIB // 2
+
+
+def test_the_allocator_of_this_process_is_asked_without_importing_torch():
+    program = (
+        "import sys, types, gpudiag\n"
+        "torch = types.ModuleType('torch'); sys.modules['torch'] = torch\n"
+        "torch.cuda = types.SimpleNamespace(is_initialized=lambda: True, device_count=lambda: 1,\n"
+        "    memory_stats=lambda i: {'allocated_bytes.all.current': 5},\n"
+        "    get_device_properties=lambda i: types.SimpleNamespace(uuid='1-2'))\n"
+        "print(gpudiag.snapshot(torch=False).torch.allocator)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == (
+        "(AllocatorState(device='cuda:0', uuid='GPU-1-2', allocated_bytes=5, reserved_bytes=0, "
+        "fragmented_bytes=0),)\n"
+    )
 
 
 def test_devices_and_processes_are_frames():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpudiag.errors import InputError
-from gpudiag.snapshot import Gpu, GpuProcess, Missing, NotObserved, Snapshot, known, known_or
+from gpudiag.snapshot import GpuProcess, Missing, NotObserved, Snapshot, known, known_or
 
 
 def test_a_fact_is_a_value_or_its_reason():
@@ -47,13 +47,14 @@ def test_fields_of_a_later_version_are_ignored():
 
 
 def test_fields_of_an_earlier_version_are_not_recorded():
-    document = {"schema_version": 1, "nvml": {"gpus": [{"index": 0}]}}
+    document = {"schema_version": 1, "gpudiag_version": "0.0.9", "nvml": {"gpus": [{"index": 0}]}}
 
     read = Snapshot.from_json(json.dumps(document))
 
-    assert read.nvml.gpus == (Gpu(index=0),)
-    with pytest.raises(NotObserved, match="not recorded in this snapshot"):
+    assert len(known(read.nvml.gpus)) == 1
+    with pytest.raises(NotObserved, match=r"not recorded by gpudiag 0\.0\.9"):
         known(read.nvml.gpus[0].name)
+    assert Snapshot.from_json(read.to_json()) == read
 
 
 def test_the_snapshot_inside_a_report_is_read_too():
