@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 PLAIN = (
     ("balanced_accuracy", "balanced accuracy", "mean recall of the classes that have samples"),
@@ -54,6 +55,17 @@ def figures(summary: Mapping[str, Any]) -> list[Figure]:
         found.append(_figure(summary.get(kind, {}), "f1", f"{kind} F1", how))
     found += [_figure(summary, *plain) for plain in PLAIN]
     return [figure for figure in found if figure.value is not None]
+
+
+def scale_from(found: Sequence[Figure]) -> float:
+    """Where the bars of intervals begin: a tenth at or below the lowest of them, at most 0.9.
+
+    Example:
+        >>> scale_from([Figure(name="accuracy", value=0.98, low=0.96, high=0.99)])
+        0.9
+    """
+    lowest = min((figure.low for figure in found if figure.low is not None), default=0.0)
+    return min(math.floor(10 * lowest) / 10, 0.9)
 
 
 def _figure(values: Mapping[str, Any], key: str, name: str, meaning: str) -> Figure:

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
-from evalkit.report.headline import figures
+from evalkit.report.headline import figures, scale_from
 from evalkit.report.origin import origins
 from evalkit.report.payload import as_json, payload
 from evalkit.report.text import one_line
@@ -63,13 +63,17 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
         "unreadable": "Unreadable" if unreadable else "",
         "origin": "How it was made",
     }
+    found = figures(summary)
+    start = scale_from(found)
     style, script = _assets()
     page: str = _template().render(
         title=_title(summary),
         lede=one_line(evaluation),
         sections=[(id_, name) for id_, name in sections.items() if name],
         warnings=summary.get("warnings", []),
-        figures=figures(summary),
+        figures=found,
+        along=lambda value: round(200 * (value - start) / (1 - start), 2),
+        scale_from=f"{start:g}",
         interval=summary.get("interval", ""),
         unreadable=unreadable,
         unreadable_note=note,

@@ -10,7 +10,10 @@ function countAt(row, column) {
   return 0;
 }
 
+// Pixels of the page.
 const WIDEST_CELL = 56;
+const LABELLED_CELL = 11;
+const BARE_MARGIN = 20;
 
 function confusionMatrix(host, onSelect) {
   const size = names.length;
@@ -39,7 +42,8 @@ function confusionMatrix(host, onSelect) {
     const context = cells.getContext("2d");
     context.font = "12px system-ui, sans-serif";
     const longest = size > 400 ? 90 : Math.max(...names.map((name) => context.measureText(name.slice(0, 40)).width));
-    const margin = Math.round(Math.min(Math.max(longest + 28, 44), width * 0.26, 150));
+    const named = Math.round(Math.min(Math.max(longest + 28, 44), width * 0.26, 150));
+    const margin = ((width - named) / size) * state.zoom < LABELLED_CELL ? BARE_MARGIN : named;
     const side = width - margin;
     geometry = { width, margin, side, fit: side / size, cell: (side / size) * state.zoom, ratio: devicePixelRatio || 1 };
     for (const canvas of [cells, marks]) {
@@ -58,7 +62,7 @@ function confusionMatrix(host, onSelect) {
 
   function ramps() {
     const stops = isDark()
-      ? { right: [[28, 44, 70], [74, 144, 226], [214, 232, 255]], wrong: [[62, 38, 18], [232, 130, 42], [255, 224, 184]] }
+      ? { right: [[30, 48, 78], [56, 112, 188], [138, 190, 252]], wrong: [[66, 42, 22], [200, 104, 30], [255, 196, 130]] }
       : { right: [[222, 233, 247], [70, 130, 200], [13, 50, 100]], wrong: [[253, 232, 211], [230, 120, 25], [118, 42, 0]] };
     const at = (three, t) => {
       const [from, to, part] = t < 0.5 ? [three[0], three[1], 2 * t] : [three[1], three[2], 2 * t - 1];
@@ -77,7 +81,9 @@ function confusionMatrix(host, onSelect) {
         most[kind] = Math.max(most[kind], shown(row, counts.column[cell], counts.value[cell]));
       }
     }
-    return most;
+    // A lone mistake is not the worst that can be: a tenth of the scale of right answers is.
+    const tenth = 0.1 * (state.by === "count" ? most.right : 1);
+    return { right: most.right || 1, wrong: Math.max(most.wrong, tenth) };
   }
 
   // Square roots keep the few visible beside the many.
@@ -153,7 +159,7 @@ function confusionMatrix(host, onSelect) {
       context.fillStyle = css(rgb);
       context.fillRect(margin + left + gap, margin + top + gap, cell - 2 * gap, cell - 2 * gap);
       if (cell < 26) continue;
-      const light = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140;
+      const light = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 125;
       context.fillStyle = light ? "#14171b" : "#ffffff";
       const text = state.by === "count" ? (value < 1e4 ? String(value) : `${Math.round(value / 1000)}k`) : value.toFixed(2).replace(/^0/, "");
       context.fillText(text, margin + left + cell / 2, margin + top + cell / 2);
@@ -174,7 +180,7 @@ function confusionMatrix(host, onSelect) {
     context.textAlign = "right";
     context.fillText("← true", 0, 0);
     context.restore();
-    if (cell < 11) return;
+    if (margin === BARE_MARGIN) return;
     const room = margin - 24;
     const labels = [];
     for (let line = 0; line < size; line++) labels.push(cut(context, className(state.order[line]), room));
@@ -210,7 +216,7 @@ function confusionMatrix(host, onSelect) {
         context.fillStyle = css(palette[kind][tone]);
         context.fillRect(tone, 0, 1, 1);
       }
-      const top = state.by === "count" ? whole(most[kind]) : `${(100 * most[kind]).toFixed(0)} %`;
+      const top = state.by === "count" ? whole(Math.ceil(most[kind])) : `${(100 * most[kind]).toFixed(0)} %`;
       return make("span", {}, `${text}: 0`, strip, `${top} ${unit}`);
     });
     const { leftOut, largestLeftOut } = data.matrix;

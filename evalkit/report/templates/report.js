@@ -25,7 +25,7 @@ function start() {
       ? [named(className(row)), " recognised"]
       : [named(className(row)), make("span", { class: "arrow" }, " → "), named(className(column), "of-wrong")];
     const facts = `${samplesIn(count)}, ${percent(count, support[row])} of the true class, ${percent(count, predicted[column])} of the predicted class`;
-    const rest = found.length && found.length < count ? `; shown: the ${found.length} ${row === column ? "least" : "most"} confident` : "";
+    const rest = found.length && found.length < count ? `; shown: the ${row === column ? "least" : "most"} confident ${found.length === 1 ? "one" : found.length}` : "";
     panel.replaceChildren(
       make("h3", {}, ...title),
       make("p", { class: "facts" }, facts + rest),

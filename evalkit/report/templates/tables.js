@@ -2,13 +2,20 @@
 
 const ROWS_AT_FIRST = 50;
 
-function intervalBar(value, low, high) {
+// Bars of scores near 1 would all end at one place: they begin below the lowest interval.
+function beginning() {
+  const lowest = Math.min(...["f1", "precision", "recall"].flatMap((key) => data.perClass[`${key}_low`].filter((low) => low !== null)), 1);
+  return Math.min(Math.floor(10 * lowest) / 10, 0.9);
+}
+
+function intervalBar(value, low, high, from) {
+  const along = (at) => `${(100 * (at - from)) / (1 - from)}%`;
   if (value === null) return make("span", {}, "–");
   const range = make("i");
-  range.style.left = `${100 * low}%`;
-  range.style.width = `${100 * (high - low)}%`;
+  range.style.left = along(low);
+  range.style.width = along(from + high - low);
   const mark = make("b");
-  mark.style.left = `${100 * value}%`;
+  mark.style.left = along(value);
   const label = `${fraction(value)}, interval ${fraction(low)} to ${fraction(high)}`;
   return make("span", { class: "score", title: label }, make("span", {}, fraction(value)),
     make("span", { class: "bar", role: "img", "aria-label": label }, range, mark));
@@ -26,6 +33,7 @@ function classTable(host, onSelect) {
     { key: "support", title: "Samples", value: (row) => perClass.support[row] },
     { key: "predicted", title: "Predicted", value: (row) => perClass.predicted[row] },
   ];
+  const from = beginning();
   const state = { column: columns[1], ascending: true, search: "", shown: ROWS_AT_FIRST };
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
@@ -43,7 +51,7 @@ function classTable(host, onSelect) {
 
   function rowOf(row) {
     const scores = columns.filter((column) => column.score).map(({ key, title }) =>
-      make("td", { class: "score-cell", "data-label": title }, intervalBar(perClass[key][row], perClass[`${key}_low`][row], perClass[`${key}_high`][row])));
+      make("td", { class: "score-cell", "data-label": title }, intervalBar(perClass[key][row], perClass[`${key}_low`][row], perClass[`${key}_high`][row], from)));
     const link = make("button", { type: "button", class: "link", onclick: () => onSelect(row, row) }, named(className(row)));
     return make("tr", {}, make("td", { class: "full" }, link), ...scores,
       make("td", { class: "number", "data-label": "samples" }, whole(perClass.support[row])),
@@ -77,7 +85,7 @@ function classTable(host, onSelect) {
     oninput: () => { state.search = search.value; state.shown = ROWS_AT_FIRST; render(); },
   });
   host.append(
-    make("p", { class: "note" }, "Bars are 95 % intervals. Scores are sorted by the upper end of theirs, so that a class is not called bad for having few samples."),
+    make("p", { class: "note" }, `Bars are 95 % intervals on a scale from ${from} to 1. Scores are sorted by the upper end of theirs, so that a class is not called bad for having few samples.`),
     make("div", { class: "controls" }, search, count),
     make("table", { class: "grid wide" }, make("thead", {}, make("tr", {}, ...columns.map((column) => column.head))), body), more, none);
   render();
