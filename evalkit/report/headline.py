@@ -6,8 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from evalkit.intervals import CONFIDENCE_LEVEL
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from evalkit.evaluation import Evaluation
 
 PLAIN = (
     ("balanced_accuracy", "balanced accuracy", "mean recall of the classes that have samples"),
@@ -28,6 +32,12 @@ class Figure:
     low: float | None = None
     high: float | None = None
     meaning: str = ""
+
+
+def level_of(evaluation: Evaluation) -> float:
+    """Nominal coverage of the intervals of an evaluation."""
+    resampling = evaluation.summary.get("resampling") or {}
+    return float(resampling.get("level", CONFIDENCE_LEVEL))
 
 
 def figures(summary: Mapping[str, Any]) -> list[Figure]:

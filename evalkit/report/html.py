@@ -10,8 +10,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
-from evalkit.report.headline import figures, scale_from
-from evalkit.report.origin import origins
+from evalkit.report.headline import figures, level_of, scale_from
+from evalkit.report.origin import UNDEFINED, origins
+from evalkit.report.parts import slice_rows
 from evalkit.report.payload import as_json, payload
 from evalkit.report.text import one_line
 from evalkit.report.thumbnails import thumbnails
@@ -48,15 +49,19 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
         >>> page[:15], "<b>" in page.split("data")[-1]
         ('<!doctype html>', False)
     """
-    summary = evaluation.summary
-    drawn = payload(evaluation.confusion, evaluation.per_class, evaluation.samples)
+    template, summary = _template(), evaluation.summary
+    drawn = payload(
+        evaluation.confusion, evaluation.per_class, evaluation.samples, level=level_of(evaluation)
+    )
     _add_thumbnails(drawn, images)
+    slices, more_slices = slice_rows(evaluation.slices)
     unreadable, note = _unreadable(summary.get("unreadable"))
     sections = {
         "numbers": "Numbers",
         "confusion": "Confusion matrix",
         "pairs": "Most confused" if drawn["pairs"] else "",
         "classes": "Classes",
+        "slices": "Slices" if slices else "",
         "confidence": "Confidence" if drawn["reliability"] else "",
         "mistakes": "Mistakes" if drawn["gallery"] else "",
         "suspects": "Suspected labels" if drawn["suspects"] else "",
@@ -66,7 +71,7 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
     found = figures(summary)
     start = scale_from(found)
     style, script = _assets()
-    page: str = _template().render(
+    page: str = template.render(
         title=_title(summary),
         lede=one_line(evaluation),
         sections=[(id_, name) for id_, name in sections.items() if name],
@@ -74,7 +79,10 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
         figures=found,
         along=lambda value: round(200 * (value - start) / (1 - start), 2),
         scale_from=f"{start:g}",
-        interval=summary.get("interval", ""),
+        intervals=_intervals(summary),
+        slices=slices,
+        number=lambda value: UNDEFINED if value is None else f"{value:.3f}",
+        more_slices=more_slices,
         unreadable=unreadable,
         unreadable_note=note,
         command=summary.get("command"),
@@ -87,6 +95,13 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
         data=_markup(as_json(drawn)),
     )
     return page
+
+
+def _intervals(summary: Mapping[str, Any]) -> str:
+    """How the intervals are made, in words."""
+    resampled = (summary.get("resampling") or {}).get("method")
+    words = str(summary.get("interval", ""))
+    return f"{words}; of averages, MCC and kappa {resampled}" if resampled else words
 
 
 def _title(summary: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from evalkit.report.headline import Figure, figures
+from evalkit.report.headline import Figure, figures, level_of
+from evalkit.report.parts import slice_rows
 from evalkit.report.payload import most_confused
 from evalkit.report.text import one_line, printable
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 WORST_CLASSES = 10
 CONFUSIONS = 10
+SLICES = 10
 NAME_WIDTH = 60
 UNDEFINED = "–"  # noqa: RUF001 - an en dash reads as "nothing here", a minus as a number
 SPECIAL = re.compile(r"[\\`*_\[\]<>#|~&:$]|(?<=www)\.")
@@ -41,9 +43,10 @@ def as_markdown(evaluation: Evaluation) -> str:
         "## Evaluation",
         "\n".join(f"> ⚠️ {escape(text)}  " for text in evaluation.summary["warnings"]),
         one_line(evaluation),
-        _headline(figures(evaluation.summary)),
+        _headline(figures(evaluation.summary), level_of(evaluation)),
         _worst_classes(evaluation),
         _confusions(evaluation),
+        _slices(evaluation),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -74,11 +77,11 @@ def name_in_cell(name: object) -> str:
     return f"{fence}{pad}{plain}{pad}{fence}"
 
 
-def _headline(found: Sequence[Figure]) -> str:
+def _headline(found: Sequence[Figure], level: float) -> str:
     rows = [
         (figure.name, _number(figure.value), _interval(figure.low, figure.high)) for figure in found
     ]
-    return _table(("", "value", "95 % interval"), rows, "lrr")
+    return _table(("", "value", f"{100 * level:g} % interval"), rows, "lrr")
 
 
 def _worst_classes(evaluation: Evaluation) -> str:
@@ -117,6 +120,28 @@ def _confusions(evaluation: Evaluation) -> str:
     ]
     header = ("true", "predicted", "samples", "of the true class")
     return f"### Most confused\n\n{_table(header, rows, 'llrr')}"
+
+
+def _slices(evaluation: Evaluation) -> str:
+    rows, more = slice_rows(evaluation.slices, most=SLICES)
+    if not rows:
+        return ""
+    cells = [
+        (
+            name_in_cell(f"{row.column} = {row.value}"),
+            f"{_number(row.accuracy)} {_interval(row.accuracy_low, row.accuracy_high)}",
+            f"{_signed(row.difference)}{' **worse**' if row.worse else ''}",
+            f"{row.samples:,}",
+        )
+        for row in rows
+    ]
+    header = ("slice", "accuracy", "against the rest", "samples")
+    note = f"\n\n{more:,} more in slices.csv" if more else ""
+    return f"### Slices, the worst first\n\n{_table(header, cells, 'lrrr')}{note}"
+
+
+def _signed(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:+.3f}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], alignment: str) -> str:

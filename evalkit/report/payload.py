@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit.calibration import CELLS
-from evalkit.intervals import wilson
+from evalkit.intervals import CONFIDENCE_LEVEL, wilson
 from evalkit.report.order import similarity_order
 from evalkit.report.suspects import label_suspects
 
@@ -39,7 +39,11 @@ COLUMNS = (
 
 
 def payload(
-    confusion: pd.DataFrame, per_class: pd.DataFrame, samples: Samples | None
+    confusion: pd.DataFrame,
+    per_class: pd.DataFrame,
+    samples: Samples | None,
+    *,
+    level: float = CONFIDENCE_LEVEL,
 ) -> dict[str, Any]:
     """Everything that is drawn by script; fractions in [0, 1], None for what is undefined.
 
@@ -47,17 +51,19 @@ def payload(
         confusion: Counts, shape (C, C), rows true and columns given classes.
         per_class: See `evalkit.per_class_scores`.
         samples: Samples to look at; None where only counts are known.
+        level: Nominal coverage of the intervals.
 
     Returns:
-        ``classes``; ``matrix`` (its cells that are not zero, row by row, as base64 of little-endian
-        numbers); ``order`` (by similarity); ``perClass``; ``pairs`` (true class, given class, row
-        by row the most confused); ``samples`` with ``gallery`` and ``suspects`` as positions in
-        them; ``reliability`` and ``histogram``.
+        ``classes``; ``level`` as text; ``matrix`` (its cells that are not zero, row by row, as
+        base64 of little-endian numbers); ``order`` (by similarity); ``perClass``; ``pairs`` (true
+        class, given class, samples, the most confused first); ``samples`` with ``gallery`` and
+        ``suspects`` as positions in them; ``reliability`` and ``histogram``.
     """
     counts = confusion.to_numpy()
     names = [str(name) for name in confusion.index]
     return {
         "classes": names,
+        "level": f"{100 * level:g} %",
         "matrix": _matrix(counts),
         "order": similarity_order(counts),
         "perClass": {
@@ -67,7 +73,7 @@ def payload(
         },
         "pairs": most_confused(counts, PAIRS),
         **_samples(samples, names, counts),
-        **_confidence(samples),
+        **_confidence(samples, level),
     }
 
 
@@ -180,7 +186,7 @@ def _name_of(row: Mapping[Any, Any]) -> str:
     return path if isinstance(path, str) else f"sample {row.get('index', '')}"
 
 
-def _confidence(samples: Samples | None) -> dict[str, Any]:
+def _confidence(samples: Samples | None, level: float) -> dict[str, Any]:
     """The diagrams of confidence, or None where it is not known of every sample."""
     if samples is None or samples.cells is None:
         return {"reliability": None, "histogram": None}
@@ -188,7 +194,7 @@ def _confidence(samples: Samples | None) -> dict[str, Any]:
     fine = np.array([total - right, right])
     histogram = fine.reshape(2, HISTOGRAM_BINS, -1).sum(axis=2).astype(np.int64)
     return {
-        "reliability": _reliability(total, confident, right),
+        "reliability": _reliability(total, confident, right, level),
         "histogram": {"wrong": histogram[0].tolist(), "right": histogram[1].tolist()},
     }
 
@@ -197,6 +203,7 @@ def _reliability(
     total: npt.NDArray[np.float64],
     confident: npt.NDArray[np.float64],
     right: npt.NDArray[np.float64],
+    level: float,
 ) -> list[dict[str, float]]:
     """One entry per bin of equal width that has samples."""
     bin_of_cell = np.arange(CELLS) * BINS // CELLS
@@ -204,7 +211,7 @@ def _reliability(
     found = []
     for number, (samples, confidence, hits) in enumerate(zip(*sums, strict=True)):
         if samples:
-            low, high = wilson(int(hits), int(samples))
+            low, high = wilson(int(hits), int(samples), level=level)
             found.append(
                 {
                     "from": number / BINS,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit.errors import InputError
+from evalkit.report.headline import level_of
 from evalkit.report.payload import payload
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def plots(evaluation: Evaluation) -> dict[str, bytes]:
     Raises:
         InputError: matplotlib is not installed.
     """
-    drawn = payload(evaluation.confusion, evaluation.per_class, evaluation.samples)
+    drawn = payload(
+        evaluation.confusion, evaluation.per_class, evaluation.samples, level=level_of(evaluation)
+    )
     counts = evaluation.confusion.to_numpy()
     files = _files(
         "plot_confusion_matrix", lambda axes: _draw_matrix(axes, counts, drawn["classes"])
@@ -113,7 +116,7 @@ def _draw_reliability(axes: Axes, drawn: Mapping[str, Any]) -> None:
         xlim=(0, 1),
         ylim=(0, 1.02),
         xlabel="confidence",
-        ylabel="accuracy, with 95 % intervals",
+        ylabel=f"accuracy, with {drawn['level']} intervals",
         title="Reliability",
     )
 

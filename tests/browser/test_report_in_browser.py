@@ -107,6 +107,7 @@ def animals(tmp_path_factory):
             "prediction": pd.Categorical.from_codes(prediction, names),
             "confidence": confidence,
             "label_probability": np.where(right, confidence, (1 - confidence) / 2),
+            "a_column_with_a_rather_long_name": np.where(label < 15, "day", "night" * 20),
         }
     )
     run = {
@@ -116,7 +117,11 @@ def animals(tmp_path_factory):
         "environment": {"torch": "2.15.0"},
     }
     evaluation = Evaluation.from_predictions(
-        frame, classes=names, run=run, images=folder / "images"
+        frame,
+        classes=names,
+        run=run,
+        images=folder / "images",
+        group_by=["a_column_with_a_rather_long_name"],
     )
     evaluation.save(folder)
     return folder
@@ -331,7 +336,10 @@ def test_planted_scripts_never_run(page, browser, tmp_path, policy):
         "environment": everything,
         "throughput": everything,
     }
-    result = Evaluation.from_predictions(frame, classes=names, run=run, images=tmp_path)
+    frame["<b onclick=window.planted=1>"] = PLANTED
+    result = Evaluation.from_predictions(
+        frame, classes=names, run=run, images=tmp_path, group_by=[PLANTED[0], frame.columns[-1]]
+    )
     result.summary["command"] = PLANTED[0]
     result.save(tmp_path)
 
@@ -345,6 +353,7 @@ def test_planted_scripts_never_run(page, browser, tmp_path, policy):
     browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": False})
     assert browser.execute_script("return window.planted") is None
     assert texts(browser, ".warnings li")[1] == PLANTED[1]
+    assert f"{PLANTED[0]} = 1" in texts(browser, "#slices td.full")
     assert set(classes_shown(browser)) >= {PLANTED[0], PLANTED[1]}
     assert len(browser.find_elements(By.CSS_SELECTOR, "body > script")) == 2
     assert browser.find_element(By.TAG_NAME, "footer").is_displayed()

@@ -5,6 +5,7 @@ import sys
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from evalkit import cli
 
@@ -234,3 +235,17 @@ def test_a_closed_pipe_is_no_error_message(tmp_path):
     assert done.returncode != 0
     assert done.stderr == ""
     assert (tmp_path / "report" / "summary.json").exists()
+
+
+def test_report_draws_plots_and_shows_images_when_asked(evalkit, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("path,label,prediction,confidence\na.png,cat,dog,0.5\n")
+
+    code, _, err = evalkit("report", "t.csv", "--out", "report", "--images", ".", "--plots")
+
+    assert (code, err) == (0, "")
+    assert len(list((tmp_path / "report").glob("plot_*"))) == 6
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "data:image/webp;base64," in page
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert summary["command"] == "evalkit report t.csv --out report --images . --plots"

@@ -70,3 +70,19 @@ def test_class_names_are_code(name, shown):
 )
 def test_other_text_is_escaped(text, shown):
     assert escape(text) == shown
+
+
+def test_slices_are_told_the_worst_first():
+    frame = pd.DataFrame(
+        {
+            "label": ["a"] * 80 + ["b"] * 80,
+            "prediction": ["a"] * 100 + ["b"] * 60,
+            "site|x": ["north"] * 80 + ["south"] * 80,
+        }
+    )
+    result = Evaluation.from_predictions(frame, classes=["a", "b"], group_by=["site|x"])
+
+    text = as_markdown(result)
+
+    assert "| `site\\|x = south` | 0.750 [0.645, 0.832] | -0.250 **worse** | 80 |" in text
+    assert text.index("= south") < text.index("= north")

@@ -76,8 +76,8 @@ function choice(label, options, onChoose) {
   return make("div", { class: "choice", role: "group", "aria-label": label }, ...buttons);
 }
 
-// The picture, the two classes and the path of one sample.
-function card(position) {
+// The picture, the classes where they are not said anyway, and the path of one sample.
+function card(position, withClasses = true) {
   const { label, prediction, path, confidence, thumbnail } = data.samples;
   const wrong = label[position] !== prediction[position];
   const uri = thumbnail[position];
@@ -89,7 +89,7 @@ function card(position) {
     : [given];
   const sure = confidence ? confidence[position] : null;
   return make("figure", { class: "card" }, picture, make("figcaption", {},
-    make("span", {}, ...classes),
+    withClasses ? make("span", {}, ...classes) : null,
     sure === null ? null : make("span", { class: "sure" }, `confidence ${fraction(sure)}`),
     make("span", { class: "path" }, path[position])));
 }

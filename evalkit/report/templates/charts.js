@@ -75,7 +75,7 @@ function confidenceHistogram(width) {
 
 function confidenceCharts(host) {
   const charts = [
-    ["Reliability", "Accuracy of the samples in each tenth of confidence, with 95 % intervals. On the dashed line confidence means what it says; the shade is the gap.", reliabilityDiagram],
+    ["Reliability", `Accuracy of the samples in each tenth of confidence, with ${data.level} intervals. On the dashed line confidence means what it says; the shade is the gap.`, reliabilityDiagram],
     ["Confidence", "How sure the model is where it is right (up) and where it is wrong (down). Each side has its own height.", confidenceHistogram],
   ];
   for (const [title, text, paint] of charts) {

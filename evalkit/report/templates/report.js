@@ -25,12 +25,12 @@ function start() {
       ? [named(className(row)), " recognised"]
       : [named(className(row)), make("span", { class: "arrow" }, " → "), named(className(column), "of-wrong")];
     const facts = `${samplesIn(count)}, ${percent(count, support[row])} of the true class, ${percent(count, predicted[column])} of the predicted class`;
-    const rest = found.length && found.length < count ? `; shown: the ${row === column ? "least" : "most"} confident ${found.length === 1 ? "one" : found.length}` : "";
+    const rest = found.length && found.length < count ? `; shown: the ${row === column ? "least sure" : "worst"} ${found.length === 1 ? "one" : found.length}` : "";
     panel.replaceChildren(
       make("h3", {}, ...title),
       make("p", { class: "facts" }, facts + rest),
       count && !found.length ? make("p", { class: "hint" }, data.samples ? "The samples of this cell are in the table of predictions." : "Only counts are known of these predictions.") : "",
-      make("div", { class: "gallery" }, ...found.map(card)));
+      make("div", { class: "gallery" }, ...found.map((position) => card(position, false))));
   }
 
   const host = document.getElementById("matrix");
@@ -54,7 +54,7 @@ function start() {
   for (const [section, gallery, positions] of [["mistakes", "mistake-gallery", data.gallery], ["suspects", "suspect-gallery", data.suspects]]) {
     if (!positions.length) continue;
     reveal(section);
-    document.getElementById(gallery).append(...positions.map(card));
+    document.getElementById(gallery).append(...positions.map((position) => card(position)));
   }
 
   theme(matrix.draw);

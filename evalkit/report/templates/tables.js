@@ -85,7 +85,7 @@ function classTable(host, onSelect) {
     oninput: () => { state.search = search.value; state.shown = ROWS_AT_FIRST; render(); },
   });
   host.append(
-    make("p", { class: "note" }, `Bars are 95 % intervals on a scale from ${from} to 1. Scores are sorted by the upper end of theirs, so that a class is not called bad for having few samples.`),
+    make("p", { class: "note" }, `Bars are ${data.level} intervals on a scale from ${from} to 1. Scores are sorted by the upper end of theirs, so that a class is not called bad for having few samples.`),
     make("div", { class: "controls" }, search, count),
     make("table", { class: "grid wide" }, make("thead", {}, make("tr", {}, ...columns.map((column) => column.head))), body), more, none);
   render();
