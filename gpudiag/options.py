@@ -74,3 +74,6 @@ fail_on = click.option(
     type=click.Choice(["note", "warning", "error", "never"]),
     help="The severity from which the exit code is 1.  [default: error]",
 )
+table_form = click.option(
+    "--format", "form", type=click.Choice(["text", "json", "csv"]), default="text"
+)
