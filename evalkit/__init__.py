@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evalkit import transforms
     from evalkit.checkpoint import LoadReport, load_checkpoint, save_checkpoint
+    from evalkit.comparison import compare
     from evalkit.confusion import confusion_matrix
     from evalkit.errors import InputError
     from evalkit.evaluation import Evaluation
@@ -30,6 +31,7 @@ __all__ = [
     "InputError",
     "LoadReport",
     "accuracy",
+    "compare",
     "confusion_matrix",
     "evaluate",
     "load_checkpoint",
@@ -45,6 +47,7 @@ _HOME = {
     "InputError": "evalkit.errors",
     "LoadReport": "evalkit.checkpoint",
     "accuracy": "evalkit.scores",
+    "compare": "evalkit.comparison",
     "confusion_matrix": "evalkit.confusion",
     "evaluate": "evalkit.run",
     "load_checkpoint": "evalkit.checkpoint",

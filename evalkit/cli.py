@@ -233,6 +233,28 @@ def demo(*, out: Path) -> None:
     )
 
 
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=EXISTING_OR_NOT)
+@options.comparison
+def compare(*, runs: tuple[Path, ...], output_format: str, out: Path | None, **chosen: Any) -> None:
+    """Compare models that were given the same samples.
+
+    RUNS are two or more folders that evaluate wrote, or tables of predictions. They are joined
+    sample by sample; differences are the later one less the earlier one.
+    """
+    from evalkit.comparison import compare, render
+    from evalkit.report.tables import check_folder
+
+    if out is not None:
+        check_folder(out)
+    found = compare(runs, **options.comparison_choices(chosen))
+    if out is not None:
+        render.save(found, out)
+    click.echo(render.FORMATS[output_format](found))
+    if out is not None:
+        click.echo(f"\nwritten to {out}", err=output_format != "text")
+
+
 def _command() -> str:
     """Return this command line, to be run again."""
     return shlex.join(["evalkit", *sys.argv[1:]])

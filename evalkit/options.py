@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,6 +64,63 @@ _STATISTICS = (
         help="Start of the random numbers for intervals.",
     ),
 )
+
+
+_REPLICATES = _STATISTICS[-2:]
+_COMPARISON = (
+    click.option(
+        "--format",
+        "output_format",
+        default="text",
+        show_default=True,
+        type=click.Choice(["text", "json", "csv", "html"]),
+        help="What to print: a screen, everything, one row per score, or a page.",
+    ),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        help="Folder to write all of it to, with the samples that flipped. [default: none]",
+    ),
+    click.option(
+        "--on-unmatched",
+        default="fail",
+        show_default=True,
+        type=click.Choice(["fail", "skip"]),
+        help="What to do about samples that not all runs have.",
+    ),
+    click.option(
+        "--margin",
+        type=float,
+        metavar="FRACTION",
+        help="The smallest difference in accuracy that matters, to test for equivalence.",
+    ),
+    click.option(
+        "--key",
+        metavar="COLUMN",
+        help="What names the samples. [default: path where all have it, else index]",
+    ),
+    click.option("--label-column", default="label", show_default=True, help="True class."),
+    click.option(
+        "--prediction-column", default="prediction", show_default=True, help="Given class."
+    ),
+    *_REPLICATES,
+)
+
+
+def comparison(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how runs are compared."""
+    for option in reversed(_COMPARISON):
+        command = option(command)
+    return command
+
+
+def comparison_choices(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options of `comparison` say, as `evalkit.comparison.compare` takes it."""
+    from evalkit.method import Method
+
+    choices = dict(chosen)
+    method = Method(replicates=choices.pop("replicates"), seed=choices.pop("resampling_seed"))
+    return choices | {"method": method}
 
 
 def statistics(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import shlex
@@ -125,6 +126,19 @@ def read_batches(
     return batches(table, required, tuple(keep))
 
 
+def column_names(table: Path) -> list[str]:
+    """The names of the columns of a CSV or Parquet file of predictions, in their order.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if not _is_parquet(table):
+        with _csv_faults(table):
+            return _csv_header(_csv_reader(table))
+    with _parquet_file(table) as file:
+        return [str(name) for name in file.schema_arrow.names]
+
+
 def write_parquet(predictions: pd.DataFrame, stream: BinaryIO) -> None:
     """Write the table of predictions as Parquet.
 
@@ -165,6 +179,15 @@ def _is_parquet(table: Path) -> bool:
 def _parquet_batches(
     table: Path, required: dict[str, str], keep: tuple[str, ...]
 ) -> Iterator[pd.DataFrame]:
+    with _parquet_file(table) as file:
+        columns = _choose(table, file.schema_arrow.names, required, keep)
+        wanted = list(dict.fromkeys([*columns, *keep]))
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
+            yield _named(batch.to_pandas(), columns, keep)
+
+
+@contextlib.contextmanager
+def _parquet_file(table: Path) -> Iterator[Any]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -172,10 +195,7 @@ def _parquet_batches(
         raise InputError(f"reading {table} needs pyarrow: {INSTALL_PYARROW}") from error
     try:
         with pq.ParquetFile(table) as file:
-            columns = _choose(table, file.schema_arrow.names, required, keep)
-            wanted = list(dict.fromkeys([*columns, *keep]))
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
-                yield _named(batch.to_pandas(), columns, keep)
+            yield file
     except (pa.ArrowException, OSError) as error:
         what = " ".join(str(error).split())
         raise InputError(f"table must be a whole Parquet file, got {table}: {what}") from error
@@ -184,7 +204,20 @@ def _parquet_batches(
 def _csv_batches(
     table: Path, required: dict[str, str], keep: tuple[str, ...]
 ) -> Iterator[pd.DataFrame]:
-    read: Callable[..., Any] = functools.partial(
+    read = _csv_reader(table)
+    with _csv_faults(table):
+        columns = _choose(table, _csv_header(read), required, keep)
+        columns.pop("top5", None)  # text in a CSV file, not a list
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a cell lost per row
+            # All columns: with usecols pandas lets a row with a comma too many pass, shifted.
+            with read(chunksize=BATCH_ROWS) as reader:
+                for batch in reader:
+                    yield _named(batch, columns, keep)
+
+
+def _csv_reader(table: Path) -> Callable[..., Any]:
+    return functools.partial(
         pd.read_csv,
         table,
         sep="\t" if ".tsv" in table.suffixes else ",",
@@ -193,16 +226,17 @@ def _csv_batches(
         na_values=[""],
         index_col=False,
     )
+
+
+def _csv_header(read: Callable[..., Any]) -> list[str]:
+    header: list[str] = read(header=None, nrows=1).iloc[0].dropna().tolist()
+    return header
+
+
+@contextlib.contextmanager
+def _csv_faults(table: Path) -> Iterator[None]:
     try:
-        header: list[str] = read(header=None, nrows=1).iloc[0].dropna().tolist()
-        columns = _choose(table, header, required, keep)
-        columns.pop("top5", None)  # text in a CSV file, not a list
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a cell lost per row
-            # All columns: with usecols pandas lets a row with a comma too many pass, shifted.
-            with read(chunksize=BATCH_ROWS) as reader:
-                for batch in reader:
-                    yield _named(batch, columns, keep)
+        yield
     except pd.errors.EmptyDataError as error:
         raise InputError(
             f"table must have a header and at least one row, got {table} with nothing in it"

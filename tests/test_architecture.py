@@ -14,7 +14,11 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 OUTSIDE = {"gpudiag.host", "gpudiag.command_line", "gpudiag.cli", "gpudiag.select"}
-WITHOUT_TORCH = ("scores", "confusion", "intervals", "calibration", "compare", "report")
+WITHOUT_TORCH = (
+    "averages", "calibration", "clusters", "comparison", "confusion", "evaluation", "intervals",
+    "method", "ranking", "report", "resampling", "scores", "selective", "slices", "sparse",
+    "study", "summary", "tally",
+)  # fmt: skip
 
 
 def imports(module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import os
 import re
@@ -82,13 +83,25 @@ def write_tables(
         writers["predictions.parquet"] = lambda stream: write_parquet(predictions, stream)
     for name, content in (documents or {}).items():
         writers[name] = functools.partial(_write_bytes, content)
-    check_folder(folder, names=tuple(writers))
-    try:
-        return _write_whole(folder, writers)
-    except OSError as error:
-        raise InputError(
-            f"out must be a folder that can be written to, got {folder}: {error.strerror}"
-        ) from error
+    return _write_checked(folder, writers)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files, from name to content, all whole or none of them.
+
+    Raises:
+        InputError: *folder* is a file or cannot be written to.
+    """
+    return _write_checked(
+        folder, {name: functools.partial(_write_bytes, content) for name, content in files.items()}
+    )
+
+
+def csv_bytes(frame: pd.DataFrame) -> bytes:
+    """A table that has no names in its index as CSV, escaped by `escape_cell`."""
+    stream = io.BytesIO()
+    _write_rows(frame, stream)
+    return stream.getvalue()
 
 
 def check_folder(folder: Path, *, names: tuple[str, ...] = ()) -> None:
@@ -148,6 +161,16 @@ def _write_json(values: Mapping[str, Any], stream: BinaryIO) -> None:
 
 def _write_bytes(content: bytes, stream: BinaryIO) -> None:
     stream.write(content)
+
+
+def _write_checked(folder: Path, writers: Mapping[str, Callable[[BinaryIO], None]]) -> list[Path]:
+    check_folder(folder, names=tuple(writers))
+    try:
+        return _write_whole(folder, writers)
+    except OSError as error:
+        raise InputError(
+            f"out must be a folder that can be written to, got {folder}: {error.strerror}"
+        ) from error
 
 
 def _write_whole(folder: Path, writers: Mapping[str, Callable[[BinaryIO], None]]) -> list[Path]:

@@ -134,7 +134,7 @@ def _class_table(per_class: pd.DataFrame) -> str:
         for name, row in shown.iterrows()
     ]
     header = ("class", "precision", "recall", "F1", "support", "predicted")
-    return f"{_columns([header, *rows], '<<<<>>')}\n{note}".rstrip()
+    return f"{columns([header, *rows], '<<<<>>')}\n{note}".rstrip()
 
 
 def _slices(slices: pd.DataFrame | None) -> str:
@@ -154,7 +154,7 @@ def _slices(slices: pd.DataFrame | None) -> str:
     header = ("slice: column", "value", "accuracy", "macro F1", "samples")
     more = len(slices) - SLICES
     note = f"{more:,} more {'is' if more == 1 else 'are'} in slices.csv" if more > 0 else ""
-    return f"{_columns([header, *rows], '<<<<>')}\n{note}".rstrip()
+    return f"{columns([header, *rows], '<<<<>')}\n{note}".rstrip()
 
 
 def _confusions(cells: SparseConfusion) -> str:
@@ -171,7 +171,7 @@ def _confusions(cells: SparseConfusion) -> str:
         for true, given, count, support in pairs
     ]
     header = ("most confused: true", "predicted", "samples", "of the true class")
-    return _columns([header, *rows], "<<>>")
+    return columns([header, *rows], "<<>>")
 
 
 def _most_confused(cells: SparseConfusion) -> Iterator[tuple[object, object, int, int]]:
@@ -189,8 +189,14 @@ def _most_confused(cells: SparseConfusion) -> Iterator[tuple[object, object, int
         )
 
 
-def _columns(rows: Sequence[Sequence[str]], alignment: str) -> str:
-    """Cells under each other, two blanks apart; *alignment* has ``<`` or ``>`` per column."""
+def columns(rows: Sequence[Sequence[str]], alignment: str) -> str:
+    """Cells under each other, two blanks apart; *alignment* has ``<`` or ``>`` per column.
+
+    Example:
+        >>> print(columns([("model", "accuracy"), ("a", "0.9")], "<>"))
+        model  accuracy
+        a           0.9
+    """
     widths = [max(map(_display_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
