@@ -15,6 +15,7 @@ GROUPS = {
     "throughput": "Speed",
     "environment": "Environment",
 }
+IN_ONE_LINE = 4
 LISTED = 12  # of the keys of a checkpoint
 UNDEFINED = "–"  # noqa: RUF001 - an en dash reads as "nothing here", a minus as a number
 
@@ -27,6 +28,11 @@ def origins(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
         [('Model', [('spec', 'timm:vit'), ('parameters', '86,567,656')])]
     """
     groups = [(title, _rows(summary[key])) for key, title in GROUPS.items() if summary.get(key)]
+    groups += [
+        (_words(name).capitalize(), _rows(inner))
+        for key in GROUPS
+        for name, inner in _nested(summary.get(key)).items()
+    ]
     missing = summary.get("not_available") or {}
     if missing:
         groups.append(
@@ -39,7 +45,19 @@ def origins(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]
 def _rows(group: Any) -> list[tuple[str, str]]:
     if not isinstance(group, Mapping):
         return [("value", _value(group))]
-    return [(_words(key), _value(value)) for key, value in group.items()]
+    apart = _nested(group)
+    return [(_words(key), _value(value)) for key, value in group.items() if key not in apart]
+
+
+def _nested(group: Any) -> dict[str, Mapping[str, Any]]:
+    """What inside a group is too long for one line: it becomes a group of its own."""
+    if not isinstance(group, Mapping):
+        return {}
+    return {
+        key: value
+        for key, value in group.items()
+        if isinstance(value, Mapping) and len(value) > IN_ONE_LINE
+    }
 
 
 def _words(key: object) -> str:
