@@ -131,14 +131,21 @@ def memory(snapshot: Snapshot | None = None) -> pd.DataFrame:
     """GPU memory in bytes, one row per GPU.
 
     ``used_bytes`` = ``processes_bytes`` (held by the processes that NVML names) +
-    ``unaccounted_bytes``; the driver's own ``reserved_bytes`` are not part of it.
+    ``unaccounted_bytes``; the driver's own ``reserved_bytes`` are not part of it. ``suspects``
+    names who could hold what is unaccounted for (on this machine, not from a snapshot).
     """
-    return _frame("memory", snapshot)
+    return _frame_with_holders("memory", snapshot)
 
 
 def processes(snapshot: Snapshot | None = None) -> pd.DataFrame:
-    """The processes that hold GPU memory, one row per process and GPU."""
-    return _frame("processes", snapshot)
+    """The processes that hold GPU memory, one row per process and GPU.
+
+    Returns:
+        Columns as ``gpudiag processes --format csv`` has them: among others ``pid``, ``user``,
+        ``used_bytes``, ``age_s`` and ``orphaned`` (why the process is taken for left behind; NA
+        where nothing says so). From a snapshot, what /proc tells is not known.
+    """
+    return _frame_with_holders("processes", snapshot)
 
 
 def clear_cache() -> pd.DataFrame:
@@ -196,9 +203,20 @@ def _now() -> Snapshot:
     return snapshot()
 
 
-def _frame(table: str, seen: Snapshot | None) -> pd.DataFrame:
+def _frame(table: str, seen: Snapshot | None, *more: object) -> pd.DataFrame:
     from gpudiag.render.as_frame import frame
     from gpudiag.tables import TABLES, columns
 
-    rows = TABLES[table](snapshot(torch=False) if seen is None else seen)
+    rows = TABLES[table](snapshot(torch=False) if seen is None else seen, *more)
     return frame(rows, columns(table))
+
+
+def _frame_with_holders(table: str, seen: Snapshot | None) -> pd.DataFrame:
+    if seen is not None:
+        return _frame(table, seen)
+    from gpudiag.host import Host
+    from gpudiag.probes.holders import look
+    from gpudiag.suspects import named_pids
+
+    now = snapshot(torch=False)
+    return _frame(table, now, look(Host(), named_pids(now)))

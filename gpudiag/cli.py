@@ -23,6 +23,7 @@ from gpudiag.version import __version__
 if TYPE_CHECKING:
     from gpudiag.config import Config
     from gpudiag.finding import Rule, Severity
+    from gpudiag.probes.holders import Seen
     from gpudiag.snapshot import Snapshot
 
 EXIT_FINDINGS = 1
@@ -115,7 +116,9 @@ def snapshot(*, output: Path | None, no_torch: bool, timeout_s: float, no_redact
     _deliver(seen.to_json(), output)
 
 
-def _table_command(name: str, *, help_text: str, empty: str, torch: bool) -> None:
+def _table_command(
+    name: str, *, help_text: str, empty: str, torch: bool = False, holders: bool = False
+) -> None:
     @cli.command(name=name, help=help_text)
     @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text")
     @options.snapshot_file
@@ -124,18 +127,23 @@ def _table_command(name: str, *, help_text: str, empty: str, torch: bool) -> Non
     def command(*, form: str, snapshot_file: Path | None, timeout_s: float) -> None:
         from gpudiag.render import as_table
         from gpudiag.snapshot import Missing
-        from gpudiag.tables import TABLES
+        from gpudiag.tables import TABLES, in_a_terminal
 
         seen = _snapshot(snapshot_file, torch=torch, timeout_s=timeout_s, redacted=False)
-        rows = TABLES[name](seen)
+        here = _look(seen) if holders and snapshot_file is None else None
+        rows = TABLES[name](seen, here) if holders else TABLES[name](seen)
         gpus = seen.nvml.gpus
         reason = f"{empty}: {gpus.missing}" if isinstance(gpus, Missing) else empty
         write: dict[str, Callable[[], str]] = {
-            "text": lambda: as_table.as_text(rows, empty=reason),
+            "text": lambda: as_table.as_text(in_a_terminal(name, rows), empty=reason),
             "csv": lambda: as_table.as_csv(rows),
             "json": lambda: as_table.as_json(rows),
         }
         click.echo(write[form]())
+        if name == "memory" and form == "text" and here and rows:
+            from gpudiag.suspects import explanation
+
+            click.echo(f"\n{explanation(seen, here)}")
 
 
 _table_command(
@@ -148,19 +156,18 @@ _table_command(
     "devices",
     help_text="Show every GPU: name, address, memory, temperature, power, modes.",
     empty="no GPUs",
-    torch=False,
 )
 _table_command(
     "memory",
-    help_text="Show for each GPU how much memory is used, by processes seen and by nobody.",
+    help_text="Show for each GPU how much memory is used, by whom, and who could hold the rest.",
     empty="no GPUs",
-    torch=False,
+    holders=True,
 )
 _table_command(
     "processes",
-    help_text="Show the processes that hold GPU memory.",
+    help_text="Show the processes that hold GPU memory: whose, how much, how old, if orphaned.",
     empty="no processes on a GPU",
-    torch=False,
+    holders=True,
 )
 
 
@@ -354,6 +361,14 @@ def _take_snapshot(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot
         host_name=os.uname().nodename,
     )
     return redact(seen, identity)
+
+
+def _look(seen: Snapshot) -> Seen:
+    from gpudiag.host import Host
+    from gpudiag.probes.holders import look
+    from gpudiag.suspects import named_pids
+
+    return look(Host(), named_pids(seen))
 
 
 def _import_the_rest() -> None:

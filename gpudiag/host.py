@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import shutil
 import signal
 import stat
@@ -43,6 +44,34 @@ class Completed(NamedTuple):
         if self.exit_code < 0:
             return f"killed by signal {-self.exit_code} ({_signal_name(-self.exit_code)})"
         return f"exit code {self.exit_code}" if self.exit_code else None
+
+
+class HeldProcess:
+    """A process by a descriptor of its own (pidfd), which no later process can take over."""
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self._descriptor = descriptor
+
+    def send(self, number: signal.Signals) -> str | None:
+        """Send a signal; why it could not be sent, None if it was or the process has ended."""
+        try:
+            signal.pidfd_send_signal(self._descriptor, number)
+        except ProcessLookupError:
+            return None
+        except OSError as error:
+            return error.strerror
+        return None
+
+    def ended(self, *, timeout_s: float) -> bool:
+        """Whether it ends within *timeout_s* seconds; a zombie has ended."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
 
 
 class Host:
@@ -198,6 +227,44 @@ class Host:
             return str(self.path(path).stat().st_uid)
         except OSError as error:
             return _missing(f"{path}: {error.strerror}")
+
+    def owner_id(self, path: str) -> int | Missing:
+        """The number of the user that owns a file."""
+        try:
+            return self.path(path).stat().st_uid
+        except OSError as error:
+            return _missing(f"{path}: {error.strerror}")
+
+    def user_id(self) -> int:
+        """The number of the user as whom this process acts."""
+        return os.geteuid()
+
+    def process_id(self) -> int:
+        """The number of this process."""
+        return os.getpid()
+
+    def hold(self, pid: int, *, start_ticks: int) -> HeldProcess | Missing:
+        """A process that stays the one meant, even if its number is given to another one.
+
+        Args:
+            pid: Its number.
+            start_ticks: Its start time as /proc/PID/stat had it when it was listed.
+        """
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return _missing(f"process {pid} has ended")
+        except OSError as error:
+            return _missing(f"process {pid} cannot be held: {error.strerror}")
+        held = HeldProcess(pid, descriptor)
+        text = self.read(f"/proc/{pid}/stat")
+        if not isinstance(text, str):
+            held.close()
+            return _missing(f"process {pid} has ended")
+        if text.rpartition(")")[2].split()[19] != str(start_ticks):
+            held.close()
+            return _missing(f"{pid} is another process now than when it was listed")
+        return held
 
     def capacity_bytes(self, path: str) -> tuple[int, int] | Missing:
         """Total and used bytes of the file system that holds *path*."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpudiag.snapshot import (
     AllocatorState,
@@ -15,6 +15,11 @@ from gpudiag.snapshot import (
     Snapshot,
     known_or,
 )
+
+if TYPE_CHECKING:
+    from gpudiag.probes.holders import Seen
+
+ONLY_HERE = Missing("told on the machine itself, not from a snapshot")
 
 Row = dict[str, Any]  # a value of a row is a fact: a plain value, None for "nothing", or Missing
 
@@ -70,8 +75,10 @@ def devices(snapshot: Snapshot) -> list[Row]:
     ]
 
 
-def memory(snapshot: Snapshot) -> list[Row]:
+def memory(snapshot: Snapshot, seen: Seen | None = None) -> list[Row]:
     """One row per GPU: used = by the processes seen + unaccounted; the reserve is the driver's."""
+    from gpudiag.suspects import suspects
+
     return [
         {
             "index": gpu.index,
@@ -80,16 +87,17 @@ def memory(snapshot: Snapshot) -> list[Row]:
             "total_bytes": gpu.memory_total_bytes,
             "used_bytes": gpu.memory_used_bytes,
             "processes_bytes": _held_by_processes(gpu),
-            "unaccounted_bytes": _unaccounted(gpu),
+            "unaccounted_bytes": unaccounted_bytes(gpu),
             "reserved_bytes": gpu.memory_reserved_bytes,
             "free_bytes": gpu.memory_free_bytes,
+            "suspects": ONLY_HERE if seen is None else "; ".join(suspects(gpu, snapshot, seen)),
             **_this_process(gpu, snapshot.torch.allocator),
         }
         for gpu in known_or(snapshot.nvml.gpus, ())
     ]
 
 
-def processes(snapshot: Snapshot) -> list[Row]:
+def processes(snapshot: Snapshot, seen: Seen | None = None) -> list[Row]:
     """One row per process and GPU, the largest holder of each GPU first."""
 
     def by_size(process: GpuProcess) -> int:
@@ -104,18 +112,46 @@ def processes(snapshot: Snapshot) -> list[Row]:
             "user": process.user,
             "kind": process.kind,
             "used_bytes": process.used_bytes,
+            **_on_this_machine(process.pid, seen),
         }
         for gpu in known_or(snapshot.nvml.gpus, ())
         for process in sorted(known_or(gpu.processes, ()), key=by_size)
     ]
 
 
-TABLES: dict[str, Callable[[Snapshot], list[Row]]] = {
+TABLES: dict[str, Callable[..., list[Row]]] = {
     "versions": versions,
     "devices": devices,
     "memory": memory,
     "processes": processes,
 }
+
+
+IN_A_TERMINAL = {  # the columns of the text form, where not all of them
+    "memory": (
+        *("index", "uuid", "name", "total_bytes", "used_bytes", "processes_bytes"),
+        *("unaccounted_bytes", "reserved_bytes", "free_bytes"),
+    ),
+    "processes": (
+        *("index", "pid", "user", "used_bytes", "age_s", "state", "container"),
+        *("orphaned", "command"),
+    ),
+}
+LONGEST_IN_A_TERMINAL = 60  # characters of a command line
+
+
+def in_a_terminal(table: str, rows: list[Row]) -> list[Row]:
+    """The rows as the text form shows them: fewer columns, nothing that is too long."""
+    names = IN_A_TERMINAL.get(table)
+    if names is None:
+        return rows
+    return [{name: _shortened(row[name]) for name in names} for row in rows]
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > LONGEST_IN_A_TERMINAL:
+        return f"{value[: LONGEST_IN_A_TERMINAL - 1]}…"
+    return value
 
 
 def _first_known(*facts: Fact[str]) -> Fact[str]:
@@ -137,6 +173,16 @@ def _held_by_processes(gpu: Gpu) -> Fact[int]:
     return total
 
 
+def _on_this_machine(pid: int, seen: Seen | None) -> Row:
+    """What /proc tells of a process, where it was asked."""
+    names = ("command", "state", "age_s", "container", "orphaned")
+    if seen is None:
+        return dict.fromkeys(names, ONLY_HERE)
+    if pid not in seen.holders:
+        return dict.fromkeys(names, Missing(f"process {pid} is not in this PID namespace"))
+    return {name: getattr(seen.holders[pid], name) for name in names}
+
+
 def _this_process(gpu: Gpu, states: Fact[tuple[AllocatorState, ...]]) -> Row:
     """What torch in the calling process has allocated, keeps, and cannot hand out."""
     names = ("allocated_bytes", "reserved_bytes", "fragmented_bytes")
@@ -149,7 +195,8 @@ def _this_process(gpu: Gpu, states: Fact[tuple[AllocatorState, ...]]) -> Row:
     }
 
 
-def _unaccounted(gpu: Gpu) -> Fact[int]:
+def unaccounted_bytes(gpu: Gpu) -> Fact[int]:
+    """What is in use and held by no process that NVML names."""
     held, used = _held_by_processes(gpu), gpu.memory_used_bytes
     if isinstance(used, Missing):
         return used
@@ -161,7 +208,8 @@ def columns(table: str) -> list[str]:
 
     Example:
         >>> columns("processes")
-        ['index', 'uuid', 'pid', 'name', 'user', 'kind', 'used_bytes']
+        ['index', 'uuid', 'pid', 'name', 'user', 'kind', 'used_bytes', 'command', 'state', 'age_s',
+        'container', 'orphaned']
     """
     process = GpuProcess(pid=0, kind="compute")
     example = Snapshot(nvml=Nvml(gpus=(Gpu(index=0, processes=(process,)),)))
