@@ -38,6 +38,12 @@ class Report(Struct, frozen=True, kw_only=True):
 
         return findings_frame(self)
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows a report."""
+        from gpudiag.render.as_html import fragment
+
+        return fragment(self)
+
 
 def diagnose(snapshot: Snapshot, rules: Iterable[Rule]) -> Report:
     """Ask *rules* about *snapshot*; a rule that crashes is an entry, and the others run on."""

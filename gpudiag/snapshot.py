@@ -301,6 +301,12 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         """
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows a snapshot."""
+        from gpudiag.render.as_html import snapshot_fragment
+
+        return snapshot_fragment(self)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> Snapshot:
         """Read a snapshot that any version of gpudiag of the same schema has written.

@@ -371,6 +371,14 @@ def test_a_notebook_shows_a_report_without_a_page():
     assert shown in render(report(found()), "html")
 
 
+def test_a_notebook_shows_what_a_snapshot_is_about():
+    text = " ".join(Tags(hostile().snapshot._repr_html_()).text)
+
+    assert "Snapshot: 1 x =cmd()" in text
+    assert "<script>alert" in text
+    assert "CUDA up to" in machine()._repr_html_()
+
+
 # --- Prometheus
 
 LINE = re.compile(
