@@ -6,7 +6,11 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from evalkit.intervals import CONFIDENCE_LEVEL, wilson
+
+COARSE = 1 << 8  # parts of equally many samples that are drawn anew for an interval: 17 per bin
 CELLS = 1 << 14  # width 6e-5: finer than any difference in confidence that means something
 BINS = 15
 
@@ -50,11 +54,127 @@ def expected_calibration_error(cells: Cells, *, bins: int = BINS) -> float:
         >>> expected_calibration_error(sure_but_half_right)
         0.5
     """
-    samples = cells[0]
-    total = samples.sum()
+    return float(_errors(cells[None], bins)[0])
+
+
+def calibration_interval(
+    cells: Cells,
+    *,
+    bins: int = BINS,
+    replicates: int = 1_000,
+    seed: int = 0,
+    level: float = CONFIDENCE_LEVEL,
+) -> tuple[float, float]:
+    """Bootstrap interval of `expected_calibration_error`.
+
+    Samples are drawn anew in 256 parts of neighbouring confidence, bins are made anew for every
+    replicate. The error is biased upward, and so is every replicate: its percentiles are moved by
+    twice that bias, but not beyond 0 nor past the error itself.
+
+    Args:
+        cells: As for `expected_calibration_error`.
+        bins: How many bins.
+        replicates: How often the samples are drawn anew.
+        seed: Start of the random numbers.
+        level: Nominal coverage, between 0 and 1.
+
+    Returns:
+        Lower and upper bound, fractions in [0, 1]; NaN without samples.
+
+    Source:
+        Davison & Hinkley, Bootstrap Methods and their Application (1997), chapter 5.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> confidence = rng.uniform(0.5, 1, 2000)
+        >>> cells = confidence_cells(confidence, rng.random(2000) < confidence - 0.1)
+        >>> low, high = calibration_interval(cells)
+        >>> low < 0.1 < high
+        True
+    """
+    total = int(cells[0].sum())
     if not total:
-        return math.nan
-    middle = samples.cumsum() - samples / 2  # rank of a cell's middle sample
-    bin_of_cell = np.minimum((middle / total * bins).astype(np.int64), bins - 1)
-    confident, right = (np.bincount(bin_of_cell, weights=row) for row in cells[1:])
-    return float(np.abs(confident - right).sum() / total)
+        return math.nan, math.nan
+    coarse = _coarse(cells)
+    estimate = float(_errors(coarse[None], bins)[0])
+    right, wrong = coarse[2], coarse[0] - coarse[2]
+    mean = coarse[1] / np.maximum(coarse[0], 1)
+    shares = np.concatenate([right, wrong]) / total
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(total, shares / shares.sum(), size=replicates).astype(np.float64)
+    drawn_right, drawn_wrong = np.split(drawn, 2, axis=1)
+    number = drawn_right + drawn_wrong
+    errors = _errors(np.stack([number, number * mean, drawn_right], axis=1), bins)
+    bias = errors.mean() - estimate
+    low, high = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2]) - 2 * bias
+    return float(min(max(low, 0.0), estimate)), float(min(max(high, estimate), 1.0))
+
+
+def reliability(cells: Cells, *, bins: int = BINS, level: float = CONFIDENCE_LEVEL) -> pd.DataFrame:
+    """Confidence and accuracy of bins of equally many samples.
+
+    Args:
+        cells: As for `expected_calibration_error`.
+        bins: How many bins; fewer where many samples share a confidence.
+        level: Nominal coverage of the intervals, between 0 and 1.
+
+    Returns:
+        One row per bin that holds samples, ascending: ``lowest`` and ``highest`` (bounds of the
+        confidence), ``samples``, ``confidence`` (mean), ``accuracy`` with ``accuracy_low`` and
+        ``accuracy_high`` (Wilson), and ``gap``, the confidence less the accuracy.
+
+    Example:
+        >>> cells = confidence_cells(np.array([0.6, 0.9]), np.array([True, False]))
+        >>> reliability(cells, bins=2)[["confidence", "accuracy", "gap"]].round(2)
+           confidence  accuracy  gap
+        0         0.6       1.0 -0.4
+        1         0.9       0.0  0.9
+    """
+    occupied = np.flatnonzero(cells[0])
+    kept = cells[:, occupied]
+    bin_of_cell = _bins(kept[None, 0], bins)[0]
+    found, starts = np.unique(bin_of_cell, return_index=True)
+    if not found.size:
+        columns = "lowest highest samples confidence accuracy accuracy_low accuracy_high gap"
+        return pd.DataFrame(columns=columns.split(), dtype=np.float64)
+    samples, confidence, right = np.add.reduceat(kept, starts, axis=1)
+    ends = np.append(starts[1:], occupied.size) - 1
+    low, high = wilson(right, samples, level=level)
+    return pd.DataFrame(
+        {
+            "lowest": occupied[starts] / cells.shape[1],
+            "highest": (occupied[ends] + 1) / cells.shape[1],
+            "samples": samples.astype(np.int64),
+            "confidence": confidence / samples,
+            "accuracy": right / samples,
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "gap": (confidence - right) / samples,
+        }
+    )
+
+
+def _bins(samples: Cells, bins: int) -> npt.NDArray[np.int64]:
+    """Bin of every cell by the rank of its middle sample, shape (R, cells)."""
+    total = np.maximum(samples.sum(axis=1, keepdims=True), 1)
+    middle = samples.cumsum(axis=1) - samples / 2
+    return np.asarray(np.minimum((middle / total * bins).astype(np.int64), bins - 1))
+
+
+def _errors(tables: Cells, bins: int) -> Cells:
+    """The error of every table of cells, shape (R, 3, cells) to (R,); NaN without samples."""
+    samples, confidence, right = tables.transpose(1, 0, 2)
+    rows = np.arange(len(tables))[:, None] * bins
+    key = (_bins(samples, bins) + rows).ravel()
+    gaps = np.bincount(key, weights=(confidence - right).ravel(), minlength=len(tables) * bins)
+    total = samples.sum(axis=1)
+    summed = np.abs(gaps.reshape(len(tables), bins)).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(total > 0, summed / total, np.nan))
+
+
+def _coarse(cells: Cells) -> Cells:
+    """At most 256 neighbouring parts of about equally many samples."""
+    kept = cells[:, np.flatnonzero(cells[0])]
+    part = _bins(kept[None, 0], COARSE)[0]
+    return np.add.reduceat(kept, np.unique(part, return_index=True)[1], axis=1)

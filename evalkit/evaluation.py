@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.calibration import reliability
 from evalkit.errors import InputError
 from evalkit.method import USUAL
 from evalkit.predictions import arrange, read_batches
@@ -16,6 +18,7 @@ from evalkit.report.plots import plots as draw_plots
 from evalkit.report.samples import Samples
 from evalkit.report.tables import write_tables
 from evalkit.report.text import as_html_table, one_line
+from evalkit.selective import coverage_risk, thresholds
 from evalkit.sparse import DENSE_CLASSES
 from evalkit.study import Study
 from evalkit.summary import RECORDED_BY_THE_RUN
@@ -24,6 +27,7 @@ from evalkit.wording import some
 if TYPE_CHECKING:
     import pandas as pd
 
+    from evalkit.calibration import Cells
     from evalkit.method import Method
     from evalkit.sparse import SparseConfusion
 
@@ -42,6 +46,10 @@ class Evaluation:
         predictions: One row per sample, or nothing where they came from a table that exists.
         slices: One row per slice, see `evalkit.slices.Slices.table`; nothing where none were
             asked for.
+        ranking: AUROC and average precision of every class against the others, see
+            `evalkit.ranking.ranking_table`; nothing without the probabilities of all classes.
+        confidences: Samples by confidence, see `evalkit.calibration.confidence_cells`; nothing
+            without the column.
         record: How the predictions were made, as it was given.
         samples: Those of them that the report shows.
         images: Folder that their paths are relative to, where there is one.
@@ -59,6 +67,8 @@ class Evaluation:
     summary: dict[str, Any]
     predictions: pd.DataFrame | None = None
     slices: pd.DataFrame | None = None
+    ranking: pd.DataFrame | None = None
+    confidences: Cells | None = None
     record: Mapping[str, Any] | None = None
     samples: Samples | None = None
     images: Path | None = None
@@ -200,9 +210,30 @@ class Evaluation:
             confusion=self.confusion if self._is_square else self.cells,
             summary=self.summary,
             predictions=self.predictions,
-            slices=self.slices,
+            further={
+                "slices.csv": self.slices,
+                "ranking.csv": self.ranking.reset_index() if self.ranking is not None else None,
+                "reliability.csv": self.reliability,
+                "coverage_risk.csv": self.coverage_risk,
+                "thresholds.csv": self.thresholds,
+            },
             documents=documents,
         )
+
+    @cached_property
+    def reliability(self) -> pd.DataFrame | None:
+        """See `evalkit.calibration.reliability`; nothing without confidences."""
+        return None if self.confidences is None else reliability(self.confidences)
+
+    @cached_property
+    def coverage_risk(self) -> pd.DataFrame | None:
+        """See `evalkit.selective.coverage_risk`; nothing without confidences."""
+        return None if self.confidences is None else coverage_risk(self.confidences)
+
+    @cached_property
+    def thresholds(self) -> pd.DataFrame | None:
+        """See `evalkit.selective.thresholds`; nothing without confidences."""
+        return None if self.confidences is None else thresholds(self.confidences)
 
     @property
     def _is_square(self) -> bool:

@@ -31,7 +31,8 @@ COLUMNS = (
     "top5",  # the five most probable classes, best first
 )
 BATCH_ROWS = 1 << 18
-OPTIONAL = ("confidence", "label_probability", "top5", "path")
+OPTIONAL = ("confidence", "label_probability", "top5", "path", "probabilities")
+LISTS = ("top5", "probabilities")  # which no CSV file can hold
 PARQUET_MAGIC = b"PAR1"
 KEPT = "kept "  # in front of the names of further columns, which may be called anything
 INSTALL_PYARROW = "pip install 'gpudiag[eval]'"
@@ -111,8 +112,8 @@ def read_batches(
 
     Yields:
         At most 262,144 rows with the columns ``label``, ``prediction`` and, where the file has
-        them, ``confidence``, ``label_probability``, ``path`` and (Parquet) ``top5``, and the
-        columns of *keep* with ``KEPT`` in front of their names.
+        them, ``confidence``, ``label_probability``, ``path``, ``p_<class>`` and (Parquet) ``top5``
+        and ``probabilities``; and the columns of *keep* with ``KEPT`` in front of their names.
 
     Raises:
         InputError: The file cannot be read, or lacks a column.
@@ -207,7 +208,7 @@ def _csv_batches(
     read = _csv_reader(table)
     with _csv_faults(table):
         columns = _choose(table, _csv_header(read), required, keep)
-        columns.pop("top5", None)  # text in a CSV file, not a list
+        columns = {column: name for column, name in columns.items() if name not in LISTS}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a cell lost per row
             # All columns: with usecols pandas lets a row with a comma too many pass, shifted.
@@ -272,7 +273,9 @@ def _choose(
             f"among {some([*map(repr, present)], SHOWN)}"
         )
     taken = set(required.values()) | set(required)
-    extra = [name for name in OPTIONAL if present.count(name) == 1 and name not in taken]
+    probable = [name for name in present if name.startswith("p_")]
+    optional = [*OPTIONAL, *probable]
+    extra = [name for name in optional if present.count(name) == 1 and name not in taken]
     return required | {name: name for name in extra}
 
 

@@ -8,6 +8,7 @@ from evalkit.clusters import effective_counts
 from evalkit.errors import InputError
 from evalkit.method import USUAL
 from evalkit.predictions import KEPT
+from evalkit.probabilities import Probabilities
 from evalkit.scores import per_class_scores
 from evalkit.slices import Slices, slice_warning
 from evalkit.sparse import DENSE_CLASSES
@@ -41,6 +42,7 @@ class Study:
     def __init__(self, *, method: Method = USUAL, group_by: Sequence[str] = ()) -> None:
         self.method = method
         self.tally = Tally()
+        self.probabilities = Probabilities()
         self._group_by = tuple(dict.fromkeys(group_by))
         self._slices = Slices(self._group_by)
 
@@ -61,13 +63,14 @@ class Study:
         if self.method.group_column is not None:
             group = columns[self.method.group_column]
         self.tally.add(batch, group=group)
+        self.probabilities.add(batch)
         if self._group_by:
             self._slices.add(batch, columns, group=group)
 
     def results(
         self, classes: Sequence[str], *, run: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """``confusion``, ``cells``, ``per_class``, ``summary`` and ``slices`` of an `Evaluation`.
+        """``confusion``, ``cells``, ``per_class``, ``summary`` and so on of an `Evaluation`.
 
         Raises:
             InputError: As for `evalkit.tally.Tally.cells`.
@@ -76,7 +79,13 @@ class Study:
         groups = self.tally.groups(cells)
         effective = effective_counts(cells, groups) if groups is not None else None
         summary = summarize(
-            cells, self.tally, run, method=self.method, effective=effective, groups=groups
+            cells,
+            self.tally,
+            run,
+            method=self.method,
+            effective=effective,
+            groups=groups,
+            probable=self.probabilities.scores(classes),
         )
         slices = None
         if self._group_by:
@@ -93,6 +102,8 @@ class Study:
             ),
             "summary": summary,
             "slices": slices,
+            "ranking": self.probabilities.ranking(classes, self.method.level),
+            "confidences": self.tally.confidences(),
         }
 
 

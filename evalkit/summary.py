@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit.averages import AVERAGED
+from evalkit.calibration import calibration_interval
 from evalkit.clusters import FEW_GROUPS
 from evalkit.intervals import effective_wilson, simultaneous_level, wilson
 from evalkit.method import USUAL
 from evalkit.resampling import Resampled, resampled_intervals
 from evalkit.scores import margins, overall_scores
+from evalkit.selective import area_under_risk
 from evalkit.sparse import SparseConfusion, as_sparse
 from evalkit.wording import counted, some
 
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
     from evalkit.tally import Tally
 
 TOP_K = 5
+FIGURES = (
+    "nll",
+    "brier",
+    "ece",
+    "ece_low",
+    "ece_high",
+    "aurc",  # area under the risk-coverage curve
+    "auroc",  # these two: means over the classes, each against the others
+    "average_precision",
+)
 RECORDED_BY_THE_RUN = (
     "unreadable",
     "checkpoint",
@@ -49,6 +61,7 @@ def summarize(
     method: Method = USUAL,
     effective: Mapping[str, npt.NDArray[np.float64]] | None = None,
     groups: Groups | None = None,
+    probable: tuple[Mapping[str, float], Mapping[str, str]] = ({}, {}),
 ) -> dict[str, Any]:
     """Everything of ``summary.json``, in its order.
 
@@ -60,6 +73,7 @@ def summarize(
         method: How scores are averaged, and how their intervals are made.
         effective: How many independent samples the accuracy is worth, where there are groups.
         groups: The samples of the cells by group, where there are any.
+        probable: What `evalkit.probabilities.Probabilities.scores` found.
 
     Returns:
         Fractions in [0, 1], all values as JSON knows them; None for what is undefined or unknown,
@@ -72,7 +86,12 @@ def summarize(
     resampled = resampled_intervals(as_sparse(confusion), method=method, groups=groups)
     figures, reasons = tally.figures()
     reasons["top_k.5"] = reasons.pop("top5", "")
-    reasons["brier"] = "it needs the probability of every class"
+    figures = {**probable[0], **figures}
+    reasons |= {name: reason for name, reason in probable[1].items() if name not in figures}
+    figures |= _from_confidences(tally, method, in_groups=groups is not None)
+    reasons |= dict.fromkeys(("ece_low", "ece_high", "aurc"), reasons.get("ece", ""))
+    if groups is not None:
+        reasons |= dict.fromkeys(("ece_low", "ece_high"), "confidences were not kept by group")
     top_k = {"1": overall["accuracy"]}
     if len(confusion) <= TOP_K:
         reasons["top_k.5"] = f"with {len(confusion)} classes it is 1 for any predictions"
@@ -103,7 +122,7 @@ def summarize(
         "top_k": top_k,
         "top_k_low": {k: low for k, (low, _) in top_k_bounds.items()},
         "top_k_high": {k: high for k, (_, high) in top_k_bounds.items()},
-        **{name: figures.get(name) for name in ("nll", "brier", "ece")},
+        **{name: figures.get(name) for name in FIGURES},
         **{name: (run or {}).get(name) for name in RECORDED_BY_THE_RUN},
     }
     summary = {name: _plain(value) for name, value in summary.items()}
@@ -120,6 +139,19 @@ def summarize(
     summary["warnings"] = [*(run or {}).get("warnings", ()), *_warnings(confusion, tally)]
     summary["warnings"] += _warnings_of_groups(method, groups)
     return summary
+
+
+def _from_confidences(tally: Tally, method: Method, *, in_groups: bool) -> dict[str, float]:
+    cells = tally.confidences()
+    if cells is None:
+        return {}
+    found = {"aurc": area_under_risk(cells)}
+    if not in_groups:
+        low, high = calibration_interval(
+            cells, replicates=method.replicates, seed=method.seed, level=method.level
+        )
+        found |= {"ece_low": low, "ece_high": high}
+    return found
 
 
 def _bounds(fraction: float, overall: Mapping[str, Any], method: Method) -> tuple[float, float]:

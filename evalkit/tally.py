@@ -162,6 +162,12 @@ class Tally:
                 found[name] = self._log_loss / self.samples
         return found, reasons
 
+    def confidences(self) -> npt.NDArray[np.float64] | None:
+        """Samples by confidence, see `evalkit.calibration.confidence_cells`; nothing if unknown."""
+        if "confidence" not in self._columns or self._invalid.get("confidence"):
+            return None
+        return self._cells
+
     def invalid(self, column: str) -> str:
         """What is wrong with a column of probabilities, or nothing."""
         count = self._invalid.get(column, 0)

@@ -60,13 +60,14 @@ def write_tables(
     confusion: pd.DataFrame | SparseConfusion,
     summary: Mapping[str, Any],
     predictions: pd.DataFrame | None,
-    slices: pd.DataFrame | None = None,
+    further: Mapping[str, pd.DataFrame | None] | None = None,
     documents: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write the files of an evaluation, see `evalkit.evaluation.Evaluation.save`.
 
     In the CSV files undefined values are empty, and class names are escaped by `escape_cell`.
-    *documents* are further files, from name to content.
+    *further* are tables that have no names in their index, *documents* any other files, both from
+    name to content.
 
     Raises:
         InputError: *folder* is a file or cannot be written to, or the predictions hold what
@@ -77,8 +78,9 @@ def write_tables(
         "confusion_matrix.csv": lambda stream: _write_confusion(confusion, stream),
         "summary.json": lambda stream: _write_json(summary, stream),
     }
-    if slices is not None:
-        writers["slices.csv"] = lambda stream: _write_rows(slices, stream)
+    for name, table in (further or {}).items():
+        if table is not None:
+            writers[name] = functools.partial(_write_rows, table)
     if predictions is not None:
         writers["predictions.parquet"] = lambda stream: write_parquet(predictions, stream)
     for name, content in (documents or {}).items():

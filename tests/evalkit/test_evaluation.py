@@ -73,7 +73,8 @@ def test_every_field_is_there_and_every_null_has_its_reason():
         "unreadable", "nll", "brier", "ece", "checkpoint", "model", "transform",
         "precision_flags", "environment", "throughput",
     }  # fmt: skip
-    assert set(summary["not_available"]) == unknown | {"top_k.5"}
+    further = {"top_k.5", "ece_low", "ece_high", "aurc", "auroc", "average_precision"}
+    assert set(summary["not_available"]) == unknown | further
     assert all(summary["not_available"].values())
 
 
