@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gpudiag.diagnose import Report
     from gpudiag.finding import Finding
+    from gpudiag.reset import Reset
     from gpudiag.snapshot import Snapshot
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "diagnose",
     "memory",
     "processes",
+    "reset",
     "select_devices",
     "snapshot",
     "versions",
@@ -171,6 +173,41 @@ def clear_cache() -> pd.DataFrame:
     from gpudiag.memory import clear_cache as clear
 
     return clear()
+
+
+def reset(index: int | str, *, dry_run: bool = False) -> Reset:
+    """Reset a GPU with nvidia-smi, after saying why it would be refused.
+
+    Persistence mode is switched off for the reset and restored, also after a failure. Every
+    program on the GPU must have ended; ``gpudiag reset`` on the command line asks first.
+
+    Args:
+        index: NVML's index, a UUID or a PCI address.
+        dry_run: Only say what would be run and what stands in the way.
+
+    Returns:
+        What was run, what nvidia-smi said, and whether the GPU answers again.
+
+    Raises:
+        InputError: There is no such GPU.
+        RuntimeError: nvidia-smi would refuse; the message tells every reason. Not on a dry run.
+
+    Example:
+        >>> reset(99, dry_run=True)
+        Traceback (most recent call last):
+        gpudiag.errors.InputError: expected ... GPU...
+    """
+    from gpudiag.host import Host
+    from gpudiag.reset import Reset, perform, prepare
+
+    host = Host()
+    plan = prepare(host, snapshot(torch=False), [str(index)])
+    if dry_run:
+        obstacles = tuple(map(str, plan.obstacles))
+        return Reset(done=False, commands=plan.commands, obstacles=obstacles, said=())
+    if plan.refusals:
+        raise RuntimeError(f"nvidia-smi would refuse: {'; '.join(map(str, plan.refusals))}")
+    return perform(host, plan)
 
 
 def select_devices(value: str | None) -> str:
