@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gpudiag.finding import Finding, Rule, Severity
 from gpudiag.snapshot import NotObserved, Snapshot
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 class Report(Struct, frozen=True, kw_only=True):
     """What the rules said about a snapshot.
 
+    A root cause comes first and its consequences, which name it in ``explained_by``, right after.
+
     ``passed`` are the ids of the rules that had nothing to say, ``skipped`` maps the id of a
     rule that could not be asked to the missing fact, ``crashed`` maps the id of a rule with a
     fault of its own to the error.
     """
 
-    findings: tuple[Finding, ...]  # worst first, then by id
+    findings: tuple[Finding, ...]  # worst first, then by id; consequences behind their root
     passed: tuple[str, ...]
     skipped: dict[str, str]
     crashed: dict[str, str]
@@ -51,7 +54,8 @@ def diagnose(snapshot: Snapshot, rules: Iterable[Rule]) -> Report:
     passed: list[str] = []
     skipped: dict[str, str] = {}
     crashed: dict[str, str] = {}
-    for rule in rules:
+    asked = tuple(rules)
+    for rule in asked:
         try:
             answer = rule(snapshot)
         except NotObserved as gap:
@@ -64,11 +68,56 @@ def diagnose(snapshot: Snapshot, rules: Iterable[Rule]) -> Report:
                 skipped[rule.id] = "; ".join(answer.gaps)
             elif not answer.findings:
                 passed.append(rule.id)
-    findings.sort(key=lambda finding: (finding.severity.rank, finding.id))
     return Report(
-        findings=tuple(findings),
+        findings=in_order(explained(findings, asked)),
         passed=tuple(passed),
         skipped=skipped,
         crashed=crashed,
         snapshot=snapshot,
     )
+
+
+def explained(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
+    """The findings, each consequence with the id of the root that explains it.
+
+    A root that is about one GPU explains what was found about that GPU or about the machine, not
+    what was found about another GPU.
+    """
+    found = list(findings)
+    consequences = {rule.id: rule.explains for rule in rules}
+
+    def root_of(finding: Finding, seen: frozenset[str]) -> str:
+        causes = [
+            cause
+            for cause in found
+            if finding.id in consequences.get(cause.id, ())
+            and cause.id not in seen
+            and (None in (cause.subject, finding.subject) or cause.subject == finding.subject)
+        ]
+        if not causes:
+            return finding.id
+        return root_of(min(causes, key=_rank), seen | {finding.id})
+
+    roots = [root_of(finding, frozenset({finding.id})) for finding in found]
+    return [
+        finding if root == finding.id else replace(finding, explained_by=root)
+        for finding, root in zip(found, roots, strict=True)
+    ]
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Worst root first, its consequences behind it; a root is as bad as the worst of them."""
+    found = sorted(findings, key=_rank)
+    worst: dict[str, int] = {}
+    for finding in found:
+        worst.setdefault(finding.explained_by or finding.id, finding.severity.rank)
+
+    def place(finding: Finding) -> tuple[int, str, bool]:
+        root = finding.explained_by or finding.id
+        return worst[root], root, finding.explained_by is not None
+
+    return tuple(sorted(found, key=place))
+
+
+def _rank(finding: Finding) -> tuple[int, str]:
+    return finding.severity.rank, finding.id

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gpudiag.cure import fitted
 from gpudiag.snapshot import Gpu, NotObserved, Snapshot, known, known_or
 
 
@@ -38,6 +39,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     severity: Severity = Severity.NOTE
     title: str = ""
     links: tuple[str, ...] = ()
+    explained_by: str | None = None  # id of the finding of which this one is a consequence
 
 
 Found: TypeAlias = Finding | tuple[Finding, ...] | None
@@ -59,6 +61,8 @@ class Rule:
     title: str
     explanation: str
     links: tuple[str, ...]
+    explains: tuple[str, ...]  # ids of the rules whose findings are consequences of this one's
+    check: Callable[..., Found]  # the function under the decorator, which the catalogue reads
     ask: Callable[[Snapshot], Answer]
 
     def __call__(self, snapshot: Snapshot) -> Answer:
@@ -69,16 +73,27 @@ class Rule:
         """
         answer = self.ask(snapshot)
         stamped = tuple(
-            replace(finding, id=self.id, severity=self.severity, title=self.title, links=self.links)
+            replace(
+                finding,
+                id=self.id,
+                severity=self.severity,
+                title=self.title,
+                links=self.links,
+                fix=fitted(finding.fix, snapshot),
+            )
             for finding in answer.findings
         )
         return Answer(stamped, answer.gaps)
 
 
 def rule(
-    rule_id: str, severity: Severity, *links: str
+    rule_id: str, severity: Severity, *links: str, explains: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Snapshot], Found]], Rule]:
-    """Make a rule of a check on the whole machine; the docstring is its catalogue entry."""
+    """Make a rule of a check on the whole machine; the docstring is its catalogue entry.
+
+    Its first line is the title, the body says how the fault is seen and why it comes about. A
+    paragraph that begins with "Ignore it when", "Cause:" or "Cure:" goes under its own heading.
+    """
 
     def decorate(check: Callable[[Snapshot], Found]) -> Rule:
         def ask(snapshot: Snapshot) -> Answer:
@@ -87,33 +102,50 @@ def rule(
                 return Answer()
             return Answer((found,) if isinstance(found, Finding) else found)
 
-        return _rule(rule_id, severity, links, check, ask)
+        return _rule(rule_id, severity, check, ask, links=links, explains=explains)
 
     return decorate
 
 
 def gpu_rule(
-    rule_id: str, severity: Severity, *links: str
+    rule_id: str, severity: Severity, *links: str, explains: tuple[str, ...] = ()
 ) -> Callable[[Callable[[Gpu], Finding | None]], Rule]:
     """Make a rule of a check on one GPU; it is asked of every GPU that NVML lists."""
 
     def decorate(check: Callable[[Gpu], Finding | None]) -> Rule:
-        def ask(snapshot: Snapshot) -> Answer:
-            findings: list[Finding] = []
-            gaps: list[str] = []
-            for gpu in known(snapshot.nvml.gpus):
-                try:
-                    finding = check(gpu)
-                except NotObserved as gap:
-                    gaps.append(f"GPU {gpu.index}: {gap}")
-                    continue
-                if finding is not None:
-                    findings.append(replace(finding, subject=subject_of(gpu)))
-            return Answer(tuple(findings), tuple(gaps))
-
-        return _rule(rule_id, severity, links, check, ask)
+        ask = _of_each_gpu(lambda gpu, _: check(gpu))
+        return _rule(rule_id, severity, check, ask, links=links, explains=explains)
 
     return decorate
+
+
+def gpu_in_machine_rule(
+    rule_id: str, severity: Severity, *links: str, explains: tuple[str, ...] = ()
+) -> Callable[[Callable[[Gpu, Snapshot], Finding | None]], Rule]:
+    """Make a rule of a check on one GPU that looks at the machine around it, too."""
+
+    def decorate(check: Callable[[Gpu, Snapshot], Finding | None]) -> Rule:
+        ask = _of_each_gpu(check)
+        return _rule(rule_id, severity, check, ask, links=links, explains=explains)
+
+    return decorate
+
+
+def _of_each_gpu(check: Callable[[Gpu, Snapshot], Finding | None]) -> Callable[[Snapshot], Answer]:
+    def ask(snapshot: Snapshot) -> Answer:
+        findings: list[Finding] = []
+        gaps: list[str] = []
+        for gpu in known(snapshot.nvml.gpus):
+            try:
+                finding = check(gpu, snapshot)
+            except NotObserved as gap:
+                gaps.append(f"GPU {gpu.index}: {gap}")
+                continue
+            if finding is not None:
+                findings.append(replace(finding, subject=subject_of(gpu)))
+        return Answer(tuple(findings), tuple(gaps))
+
+    return ask
 
 
 def subject_of(gpu: Gpu) -> str:
@@ -124,9 +156,11 @@ def subject_of(gpu: Gpu) -> str:
 def _rule(
     rule_id: str,
     severity: Severity,
-    links: tuple[str, ...],
     check: Callable[..., Found],
     ask: Callable[[Snapshot], Answer],
+    *,
+    links: tuple[str, ...],
+    explains: tuple[str, ...],
 ) -> Rule:
     title, _, explanation = (inspect.getdoc(check) or "").partition("\n")
     return Rule(
@@ -135,5 +169,7 @@ def _rule(
         title=title.rstrip("."),
         explanation=explanation.strip(),
         links=links,
+        explains=explains,
+        check=check,
         ask=ask,
     )

@@ -231,9 +231,13 @@ class System(Section, frozen=True, kw_only=True):
     kernel_parameters: Fact[tuple[str, ...]] = not_recorded()  # those on IOMMU, PCI, nvidia
     acs_redirects: Fact[tuple[str, ...]] = not_recorded()  # PCI bridges that reroute P2P
     infiniband_devices: Fact[tuple[str, ...]] = not_recorded()
+    infiniband_library: Fact[bool] = not_recorded()  # libibverbs, which NCCL loads for them
+    network_interfaces: Fact[tuple[str, ...]] = not_recorded()
+    nccl_segments: Fact[int] = not_recorded()  # files that NCCL left or uses in /dev/shm
     disks: Fact[tuple[Disk, ...]] = not_recorded()
     compiler: Fact[str | None] = not_recorded()  # the C compiler that torch.compile would find
     python_headers: Fact[bool] = not_recorded()  # Python.h, which torch.compile needs, too
+    cuda_toolkit_version: Fact[str | None] = not_recorded()  # of CUDA_HOME or /usr/local/cuda
     scheduler: Fact[str | None] = not_recorded()
     is_root: Fact[bool] = not_recorded()
 
@@ -251,6 +255,7 @@ class Environment(Section, frozen=True, kw_only=True):
 
     variables: Fact[tuple[Variable, ...]] = not_recorded()
     misspelt: Fact[tuple[Misspelling, ...]] = not_recorded()
+    dangling: Fact[tuple[Variable, ...]] = not_recorded()  # name a file or folder that is not there
 
     def get(self, name: str) -> str | None:
         """The value of a variable, None where it is not set.

@@ -35,6 +35,7 @@ def snapshot(
     system=None,
     env=None,
     misspelt=None,
+    dangling=None,
     events=None,
 ):
     return Snapshot(
@@ -46,7 +47,8 @@ def snapshot(
         environment=Environment.missing(
             ABSENT,
             **({} if env is None else {"variables": variables(**env)})
-            | ({} if misspelt is None else {"misspelt": tuple(misspelt)}),
+            | ({} if misspelt is None else {"misspelt": tuple(misspelt)})
+            | ({} if dangling is None else {"dangling": tuple(dangling)}),
         ),
         kernel_log=KernelLog.missing(ABSENT, **({} if events is None else {"events": events})),
     )

@@ -154,7 +154,7 @@ def _services(host: Host) -> dict[str, tuple[Service, ...] | tuple[str, ...] | M
         names.add(found[1])
         if found[2] == UNINTERRUPTIBLE:
             waits_in = known_or(host.read(f"/proc/{pid}/wchan"), "")
-            if re.search(r"nv|rm_|uvm", waits_in):
+            if re.search(r"nv(?!me|dimm)|rm_|uvm", waits_in):
                 stuck.append(f"{pid} ({found[1]}) in {waits_in}")
     return {
         "services": tuple(

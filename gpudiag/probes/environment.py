@@ -49,6 +49,19 @@ ALLOWED_NAMES = (
 )
 SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 
+# Each names one file or folder, which is looked for where the value is an absolute path.
+NAMES_OF_FILES = (
+    "CUDA_HOME",
+    "CUDA_INJECTION32_PATH",
+    "CUDA_INJECTION64_PATH",
+    "CUDA_PATH",
+    "NCCL_CONF_FILE",
+    "NCCL_GRAPH_FILE",
+    "NCCL_NET_PLUGIN",
+    "NCCL_TOPO_FILE",
+    "NCCL_TUNER_PLUGIN",
+)
+
 # The variables that a misspelling can miss; each is read by CUDA, torch or NCCL.
 KNOWN = (
     "CUDA_VISIBLE_DEVICES",
@@ -111,6 +124,12 @@ def environment(host: Host, limit_s: float) -> Environment:  # noqa: ARG001 - no
             Misspelling(name=name, meant=meant, value=host.environment[name])
             for name in names
             if (meant := meant_by(name)) is not None
+        ),
+        dangling=tuple(
+            Variable(name=name, value=host.environment[name])
+            for name in NAMES_OF_FILES
+            if host.environment.get(name, "").startswith("/")
+            and not host.exists(host.environment[name])
         ),
     )
 

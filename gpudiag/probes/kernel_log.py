@@ -8,13 +8,19 @@ from collections.abc import Callable
 from gpudiag.host import Completed, Host
 from gpudiag.snapshot import KernelEvent, KernelLog, Missing
 
-OF_INTEREST = re.compile(r"NVRM|nvidia|nouveau", re.IGNORECASE)
+# Besides the driver's own lines: modules that Secure Boot rejects, processes that the kernel
+# killed for want of memory, and crashes inside the libraries of CUDA and torch.
+OF_INTEREST = re.compile(
+    r"NVRM|nvidia|nouveau|[Ll]oading of .* is rejected|unsigned module loading"
+    r"|Killed process \d+|segfault at .* in lib(?:nccl|cuda|cudnn|cublas|torch|c10)",
+    re.IGNORECASE,
+)
 XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)")
 NEWEST = 200  # lines kept: a GPU that falls off the bus writes thousands
 
 
 def kernel_log(host: Host, limit_s: float) -> KernelLog:
-    """Xid events and other lines of the driver, oldest first."""
+    """Xid events and the other lines that bear on GPUs and training, oldest first."""
     reasons = []
     sources: dict[str, Callable[[], list[tuple[str | None, str]] | Missing]] = {
         "/dev/kmsg": lambda: _kmsg(host),

@@ -38,9 +38,13 @@ def system(host: Host, limit_s: float) -> System:  # noqa: ARG001 - reads a few 
         kernel_parameters=topology.kernel_parameters(host),
         acs_redirects=topology.acs_redirects(host),
         infiniband_devices=topology.infiniband_devices(host),
+        infiniband_library=topology.infiniband_library(host),
+        network_interfaces=host.names("/sys/class/net"),
+        nccl_segments=_nccl_segments(host),
         disks=_disks(host),
         compiler=_compiler(host),
         python_headers=host.exists(f"{_include_folder()}/Python.h"),
+        cuda_toolkit_version=_cuda_toolkit_version(host),
         container=_container(host),
         wsl=_wsl(host),
         scheduler=_scheduler(host),
@@ -129,6 +133,25 @@ def _compiler(host: Host) -> str | None:
         if program and (found := host.which(program)):
             return found.rpartition("/")[2]
     return None
+
+
+def _nccl_segments(host: Host) -> int | Missing:
+    """How many files of NCCL lie in shared memory: in use, or left by a program that crashed."""
+    names = host.names("/dev/shm")  # noqa: S108 - what lies in it is the fact
+    return names if isinstance(names, Missing) else sum(n.startswith("nccl-") for n in names)
+
+
+def _cuda_toolkit_version(host: Host) -> str | Missing | None:
+    """The toolkit that an extension would be compiled with, None where there is none."""
+    home = host.environment.get("CUDA_HOME") or host.environment.get("CUDA_PATH")
+    folder = home or "/usr/local/cuda"
+    if not host.exists(f"{folder}/bin/nvcc"):
+        return None
+    text = host.read(f"{folder}/version.json")
+    if isinstance(text, Missing):
+        return text
+    found = re.search(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', text)
+    return found[1] if found else Missing("version.json of the CUDA toolkit: no version in it")
 
 
 def _container(host: Host) -> str | None:

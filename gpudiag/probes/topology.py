@@ -10,6 +10,13 @@ from gpudiag.snapshot import Missing, known_or
 
 PCI = "/sys/bus/pci/devices"
 BRIDGE_CLASS = "0x0604"
+LIBRARY_FOLDERS = (
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+)
 OF_INTEREST = re.compile(r"^(?:(?:intel_|amd_)?iommu|pci|pcie_\w+|nvidia|rd\.driver|nouveau)[=.]")
 KNOWN_HYPERVISORS = ("KVM", "QEMU", "VMware", "VirtualBox", "Xen", "Bochs", "Hyper-V")
 
@@ -98,3 +105,12 @@ def infiniband_devices(host: Host) -> tuple[str, ...] | Missing:
     """The InfiniBand and RoCE devices, which NCCL uses between machines."""
     names = host.names("/sys/class/infiniband")
     return () if isinstance(names, Missing) and "No such file" in names.missing else names
+
+
+def infiniband_library(host: Host) -> bool:
+    """Whether libibverbs is installed, without which NCCL does not use InfiniBand."""
+    return any(
+        name.startswith("libibverbs.so.1")
+        for folder in LIBRARY_FOLDERS
+        for name in known_or(host.names(folder), ())
+    )

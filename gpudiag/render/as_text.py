@@ -29,7 +29,11 @@ def as_text(report: Report, *, colour: bool = False, verbose: bool = False) -> s
         verbose: Whether to list the rules that passed and those that could not be asked, too.
     """
     blocks = [_machine(report), _gpu_table(report), _verdict(report, colour=colour)]
-    blocks += [_finding(finding, colour=colour) for finding in report.findings]
+    blocks += [
+        _finding(finding, report, colour=colour)
+        for finding in report.findings
+        if finding.explained_by is None
+    ]
     blocks.append(_counts(report, verbose=verbose))
     if verbose:
         blocks.append(_asked(report))
@@ -143,8 +147,7 @@ def _state(gpu: Gpu, finding_ids: list[str]) -> str:
 
 
 def _verdict(report: Report, *, colour: bool) -> str:
-    worst = report.findings[0].severity if report.findings else None
-    if worst in (Severity.ERROR, Severity.WARNING):
+    if any(finding.severity is not Severity.NOTE for finding in report.findings):
         return ""  # the findings speak
     gpus = len(known_or(report.snapshot.nvml.gpus, ()))
     if gpus == 0:
@@ -152,7 +155,7 @@ def _verdict(report: Report, *, colour: bool) -> str:
     return _paint("✓ nothing is wrong that gpudiag can see", "32;1", colour=colour)
 
 
-def _finding(finding: Finding, *, colour: bool) -> str:
+def _finding(finding: Finding, report: Report, *, colour: bool) -> str:
     sign, paint = SIGNS[finding.severity], COLOURS[finding.severity]
     head = _paint(f"{sign} {finding.severity} {finding.id}", paint, colour=colour)
     bold = _paint(finding.title, "1", colour=colour)
@@ -165,7 +168,19 @@ def _finding(finding: Finding, *, colour: bool) -> str:
         for number, text in enumerate(texts):
             again = "or" if label == "fix" else ""
             lines.append(_wrapped("  " + (again if number else label).ljust(LABEL - 2), text))
+    lines += [_wrapped(" " * LABEL, text) for text in _consequences(finding, report)]
     return "\n".join(lines)
+
+
+def _consequences(root: Finding, report: Report) -> list[str]:
+    """One line for each rule whose findings *root* explains."""
+    found = [
+        finding
+        for finding in report.findings
+        if finding.explained_by == root.id
+        and (None in (finding.subject, root.subject) or finding.subject == root.subject)
+    ]
+    return list(dict.fromkeys(f"explains: {finding.id} {finding.title}" for finding in found))
 
 
 def _counts(report: Report, *, verbose: bool) -> str:

@@ -8,6 +8,8 @@ from gpudiag.rules.machine import (
     has_nvidia_gpu,
     in_container,
     install_driver,
+    kernel_headers,
+    rebuild_initramfs,
 )
 from gpudiag.snapshot import Missing, Snapshot, known, known_or
 
@@ -50,7 +52,10 @@ CUDA_REFUSALS = {
 
 
 @rule(
-    "GD101", Severity.ERROR, "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/"
+    "GD101",
+    Severity.ERROR,
+    "https://docs.nvidia.com/datacenter/tesla/driver-installation-guide/",
+    explains=("GD221", "GD317"),
 )
 def driver_not_installed(snapshot: Snapshot) -> Finding | None:
     """No NVIDIA driver is installed.
@@ -62,6 +67,7 @@ def driver_not_installed(snapshot: Snapshot) -> Finding | None:
     devices = known(driver.pci_devices)
     if not devices or known(driver.module_loaded) or in_container(snapshot):
         return None
+    known(driver.library_versions)
     if _is_on_disk(snapshot) or _bound_to_nouveau(snapshot):
         return None
     return Finding(
@@ -74,7 +80,12 @@ def driver_not_installed(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD102", Severity.ERROR, "https://github.com/GoogleCloudPlatform/compute-gpu-installation")
+@rule(
+    "GD102",
+    Severity.ERROR,
+    "https://github.com/GoogleCloudPlatform/compute-gpu-installation/pull/18",
+    explains=("GD105", "GD221", "GD317"),
+)
 def driver_not_loaded(snapshot: Snapshot) -> Finding | None:
     """The NVIDIA driver is installed but not loaded.
 
@@ -89,6 +100,7 @@ def driver_not_loaded(snapshot: Snapshot) -> Finding | None:
     if not has_nvidia_gpu(snapshot) or in_container(snapshot) or _bound_to_nouveau(snapshot):
         return None
     if not (refused or _is_on_disk(snapshot)):
+        known(driver.library_versions)
         return None
     secure_boot = known_or(driver.secure_boot, False)  # noqa: FBT003
     evidence = [
@@ -103,11 +115,11 @@ def driver_not_loaded(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=tuple(evidence),
         cause="the libraries find no driver in the kernel, so every CUDA program sees no GPU",
-        fix="sudo modprobe nvidia; if that fails: "
+        fix="sudo modprobe nvidia; or if that fails: "
         + (
             "enrol the module's key with mokutil or switch Secure Boot off, then reboot"
             if secure_boot
-            else f"sudo apt install linux-headers-{kernel} && sudo dkms autoinstall && sudo reboot"
+            else f"{kernel_headers(snapshot, kernel)} && sudo dkms autoinstall && sudo reboot"
         ),
     )
 
@@ -116,6 +128,7 @@ def driver_not_loaded(snapshot: Snapshot) -> Finding | None:
     "GD103",
     Severity.ERROR,
     "https://github.com/NVIDIA/ubuntu-packaging-nvidia-driver/issues/3",
+    explains=("GD105", "GD110", "GD119", "GD221"),
 )
 def driver_library_mismatch(snapshot: Snapshot) -> Finding | None:
     """The driver's library and its kernel module are of different versions.
@@ -139,12 +152,17 @@ def driver_library_mismatch(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=evidence,
         cause="new programs cannot talk to the driver until both sides are of one version",
-        fix="sudo reboot; without a reboot: end all GPU programs, then sudo rmmod nvidia_drm "
+        fix="sudo reboot; or without a reboot: end all GPU programs, then sudo rmmod nvidia_drm "
         "nvidia_modeset nvidia_uvm nvidia && sudo modprobe nvidia",
     )
 
 
-@rule("GD104", Severity.ERROR, "https://github.com/NVIDIA/gpu-operator/issues/8")
+@rule(
+    "GD104",
+    Severity.ERROR,
+    "https://github.com/NVIDIA/gpu-operator/issues/8",
+    explains=("GD102", "GD221", "GD418"),
+)
 def nouveau_holds_the_gpu(snapshot: Snapshot) -> Finding | None:
     """The nouveau driver holds the GPU.
 
@@ -157,16 +175,22 @@ def nouveau_holds_the_gpu(snapshot: Snapshot) -> Finding | None:
         evidence=tuple(f"{d.address} is bound to nouveau" for d in devices),
         cause="CUDA works with NVIDIA's driver only, and one device has one driver",
         fix="printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' | sudo tee "
-        "/etc/modprobe.d/disable-nouveau.conf && sudo update-initramfs -u && sudo reboot",
+        f"/etc/modprobe.d/disable-nouveau.conf && {rebuild_initramfs(snapshot)} && sudo reboot",
     )
 
 
-@rule("GD105", Severity.ERROR, "https://docs.nvidia.com/cuda/cuda-driver-api/")
+@rule("GD105", Severity.ERROR, "https://docs.nvidia.com/cuda/cuda-driver-api/", explains=("GD221",))
 def cuda_does_not_start(snapshot: Snapshot) -> Finding | None:
     """CUDA itself refuses to start.
 
     ``cuInit`` of the driver library was called in a fresh process, without torch, and failed:
     the fault lies below torch.
+
+    Cause: the number that cuInit returns says which: 34 a stub library, 46 every GPU busy or
+    closed, 802 the NVSwitch fabric is not ready, 803 libraries of two drivers, 804 a cuda-compat
+    library on a GPU that it does not serve, 805 the MPS server, 999 the unified-memory module.
+
+    Cure: the report names the one that belongs to the number.
     """
     code = known(snapshot.driver.cuda_init_code)
     if code == 0 or known_or(snapshot.nvml.init_code, 0) == NVML_VERSION_MISMATCH:
@@ -206,7 +230,12 @@ def no_nvidia_gpu(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD107", Severity.ERROR, "https://github.com/NVIDIA/open-gpu-kernel-modules/issues/446")
+@rule(
+    "GD107",
+    Severity.ERROR,
+    "https://github.com/NVIDIA/open-gpu-kernel-modules/issues/446",
+    explains=("GD105", "GD221"),
+)
 def nvml_hangs_or_crashes(snapshot: Snapshot) -> Finding | None:
     """The driver's management library hangs or crashes.
 

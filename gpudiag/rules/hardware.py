@@ -30,14 +30,15 @@ GRAVE_XIDS = {
     64: "a memory row could not be remapped",
     74: "NVLink error",
     79: "the GPU has fallen off the bus",
-    94: "contained ECC error",
-    95: "uncontained ECC error",
-    119: "the GPU's system processor (GSP) did not answer",
-    120: "the GPU's system processor (GSP) failed",
 }
 
 
-@gpu_rule("GD401", Severity.ERROR, "https://github.com/NVIDIA/open-gpu-kernel-modules/issues/507")
+@gpu_rule(
+    "GD401",
+    Severity.ERROR,
+    "https://github.com/NVIDIA/open-gpu-kernel-modules/issues/507",
+    explains=("GD105", "GD107", "GD221", "GD319", "GD411", "GD704", "GD705"),
+)
 def gpu_lost(gpu: Gpu) -> Finding | None:
     """A GPU is lost.
 
@@ -59,7 +60,7 @@ def gpu_lost(gpu: Gpu) -> Finding | None:
     )
 
 
-@gpu_rule("GD402", Severity.ERROR, XID_CATALOGUE)
+@gpu_rule("GD402", Severity.ERROR, XID_CATALOGUE, explains=("GD319", "GD411", "GD425"))
 def reset_required(gpu: Gpu) -> Finding | None:
     """A GPU must be reset before it can be used.
 
@@ -74,7 +75,7 @@ def reset_required(gpu: Gpu) -> Finding | None:
     )
 
 
-@gpu_rule("GD403", Severity.WARNING, ROW_REMAPPING)
+@gpu_rule("GD403", Severity.WARNING, ROW_REMAPPING, explains=("GD410", "GD425"))
 def row_remap_pending(gpu: Gpu) -> Finding | None:
     """A damaged memory row waits for a reset to be replaced.
 
@@ -92,7 +93,7 @@ def row_remap_pending(gpu: Gpu) -> Finding | None:
     )
 
 
-@gpu_rule("GD404", Severity.ERROR, ROW_REMAPPING)
+@gpu_rule("GD404", Severity.ERROR, ROW_REMAPPING, explains=("GD410", "GD416"))
 def row_remap_failed(gpu: Gpu) -> Finding | None:
     """A damaged memory row could not be replaced.
 
@@ -166,12 +167,14 @@ def power_brake(gpu: Gpu) -> Finding | None:
     )
 
 
-@gpu_rule("GD408", Severity.WARNING, EVENT_REASONS)
+@gpu_rule("GD408", Severity.WARNING, EVENT_REASONS, explains=("GD429",))
 def power_limit_lowered(gpu: Gpu) -> Finding | None:
     """A GPU runs against a power limit that was set below its default.
 
     Reaching the default limit under load is normal; reaching a lowered one costs speed that the
-    part could give. Where the limit was lowered on purpose, ignore this.
+    part could give.
+
+    Ignore it when the limit was lowered on purpose, to save power or heat.
     """
     if not known(gpu.clock_event_reasons) & SW_POWER_CAP:
         return None
@@ -189,7 +192,12 @@ def power_limit_lowered(gpu: Gpu) -> Finding | None:
     )
 
 
-@gpu_rule("GD409", Severity.ERROR, "https://github.com/huggingface/gpu-fryer/issues/10")
+@gpu_rule(
+    "GD409",
+    Severity.ERROR,
+    "https://github.com/huggingface/gpu-fryer/issues/10",
+    explains=("GD406", "GD419", "GD420", "GD427", "GD501"),
+)
 def implausible_readings(gpu: Gpu) -> Finding | None:
     """A GPU reports values that cannot be true.
 
@@ -214,7 +222,11 @@ def implausible_readings(gpu: Gpu) -> Finding | None:
 
 @gpu_rule("GD410", Severity.WARNING, ROW_REMAPPING)
 def uncorrected_ecc_errors(gpu: Gpu) -> Finding | None:
-    """A GPU's memory had errors that could not be corrected since the driver was loaded."""
+    """A GPU's memory had errors that could not be corrected since the driver was loaded.
+
+    Error correction (ECC) mends one flipped bit and detects two, which it cannot mend. The count
+    begins anew when the driver is loaded.
+    """
     count = known(gpu.ecc_uncorrected_volatile)
     if count == 0:
         return None
@@ -233,7 +245,7 @@ def grave_xid_in_kernel_log(snapshot: Snapshot) -> Finding | None:
     """The kernel log holds a hardware error of a GPU.
 
     The driver writes numbered Xid events. Most mean a fault of the program that ran (13, 31, 43,
-    45); these mean the GPU, its memory, its link or its firmware.
+    45); these mean the GPU, its memory or its link; those with a rule of their own are left out.
     """
     events = [e for e in known(snapshot.kernel_log.events) if e.xid in GRAVE_XIDS]
     if not events:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from gpudiag.rules.compatibility import Capability, major, wheel_for
-from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
+from gpudiag.snapshot import Missing, NotObserved, Package, Snapshot, known, known_or
 
 NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
+FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
+JUST_BOOTED_S = 300  # services, persistence and the NVLink fabric need minutes after boot
 
 
 def has_nvidia_gpu(snapshot: Snapshot) -> bool:
@@ -31,6 +33,22 @@ def in_container(snapshot: Snapshot) -> bool:
     return known(snapshot.system.container) is not None
 
 
+def on_this_machine(snapshot: Snapshot) -> None:
+    """Go on only where the host's own processes and devices are seen, not those of a container.
+
+    Raises:
+        NotObserved: This is a container, or nobody knows whether it is.
+    """
+    container = known(snapshot.system.container)
+    if container is not None:
+        raise NotObserved(f"in a {container} container the host's processes are not seen")
+
+
+def just_booted(snapshot: Snapshot) -> bool:
+    """Whether what starts with the machine may not be up yet."""
+    return known_or(snapshot.system.uptime_s, JUST_BOOTED_S) < JUST_BOOTED_S
+
+
 def driver_version(snapshot: Snapshot) -> str:
     """The version of the driver that runs: NVML's word, else the loaded module's.
 
@@ -47,9 +65,22 @@ def capabilities(snapshot: Snapshot) -> list[Capability]:
     return [g.compute_capability for g in gpus if not isinstance(g.compute_capability, Missing)]
 
 
-def pip(snapshot: Snapshot) -> str:
-    """The pip of the environment that was asked."""
-    return f"{known_or(snapshot.torch.python, 'python')} -m pip"
+def installed(snapshot: Snapshot) -> dict[str, Package]:
+    """The distributions that an import finds, by name: the first on sys.path where one is twice."""
+    return {package.name: package for package in reversed(known(snapshot.packages.installed))}
+
+
+def pip_install(snapshot: Snapshot) -> str:
+    """How packages are installed into the environment that was asked."""
+    python = known_or(snapshot.torch.python, "python")
+    if _installer(snapshot) == "uv":
+        return f"uv pip install --python {python}"
+    return f"{python} -m pip install"
+
+
+def pip_uninstall(snapshot: Snapshot) -> str:
+    """How packages are removed from the environment that was asked."""
+    return pip_install(snapshot).replace("install", "uninstall")
 
 
 def install_torch(snapshot: Snapshot) -> str:
@@ -64,21 +95,84 @@ def install_torch(snapshot: Snapshot) -> str:
             f"no published torch wheel fits driver {branch} and these GPUs: "
             f"{install_driver(snapshot)}"
         )
+    if _installer(snapshot) == "conda":
+        return f"conda install -c conda-forge pytorch-gpu 'cuda-version={_series(wheel.tag)}'"
     return (
-        f"{pip(snapshot)} install --force-reinstall {wheel.torch} torchvision "
+        f"{pip_install(snapshot)} --force-reinstall {wheel.torch} torchvision "
         f"--index-url https://download.pytorch.org/whl/{wheel.tag}"
     )
 
 
+def reinstall_torch(snapshot: Snapshot) -> str:
+    """The command that installs torch anew, whatever is known of the hardware."""
+    try:
+        if has_nvidia_gpu(snapshot):
+            return install_torch(snapshot)
+    except NotObserved:
+        pass  # nothing is known of the hardware: the plain wheel is the best advice
+    return f"{pip_install(snapshot)} --force-reinstall torch torchvision"
+
+
 def install_driver(snapshot: Snapshot) -> str:
     """The command that installs a current driver on this operating system."""
+    if known_or(snapshot.system.wsl, False):  # noqa: FBT003
+        return (
+            f"install driver {DRIVER_TO_INSTALL} or newer on Windows (nvidia.com/drivers), never "
+            "in WSL, then wsl --shutdown"
+        )
     if known_or(snapshot.system.container, None) is not None:
         return f"install driver {DRIVER_TO_INSTALL} or newer on the container's host"
+    kind = "-server-open" if _needs_open_module(snapshot) else "-server"
     system = known_or(snapshot.system.os_name, "").lower()
     if "ubuntu" in system:
-        return f"sudo apt install nvidia-driver-{DRIVER_TO_INSTALL}-server && sudo reboot"
+        return f"sudo apt install nvidia-driver-{DRIVER_TO_INSTALL}{kind} && sudo reboot"
     if "debian" in system:
         return "sudo apt install nvidia-driver firmware-misc-nonfree && sudo reboot"
-    if any(name in system for name in ("red hat", "rocky", "alma", "centos", "fedora")):
-        return f"sudo dnf module install nvidia-driver:{DRIVER_TO_INSTALL} && sudo reboot"
+    if _is_red_hat(system):
+        stream = "open-dkms" if _needs_open_module(snapshot) else str(DRIVER_TO_INSTALL)
+        return f"sudo dnf module install nvidia-driver:{stream} && sudo reboot"
     return f"install driver {DRIVER_TO_INSTALL} or newer from nvidia.com/drivers and reboot"
+
+
+def install_package(snapshot: Snapshot, *, apt: str, dnf: str) -> str:
+    """The command that installs a package of the operating system."""
+    system = known_or(snapshot.system.os_name, "").lower()
+    if _is_red_hat(system):
+        return f"sudo dnf install {dnf}"
+    return f"sudo apt install {apt}"
+
+
+def kernel_headers(snapshot: Snapshot, kernel: str) -> str:
+    """The command that installs what a kernel module is built with."""
+    return install_package(snapshot, apt=f"linux-headers-{kernel}", dnf=f"kernel-devel-{kernel}")
+
+
+def rebuild_initramfs(snapshot: Snapshot) -> str:
+    """The command that takes a change of the kernel modules into the boot image."""
+    system = known_or(snapshot.system.os_name, "").lower()
+    return "sudo dracut --force" if _is_red_hat(system) else "sudo update-initramfs -u"
+
+
+def _is_red_hat(system: str) -> bool:
+    return any(name in system for name in ("red hat", "rocky", "alma", "centos", "fedora"))
+
+
+def _installer(snapshot: Snapshot) -> str:
+    """What put torch, or else the environment, where it is: pip, uv or conda."""
+    packages = snapshot.packages
+    torch = next((p for p in known_or(packages.installed, ()) if p.name == "torch"), None)
+    if torch is not None and torch.installer is not None:
+        return torch.installer
+    return known_or(packages.environment_tool, None) or "pip"
+
+
+def _needs_open_module(snapshot: Snapshot) -> bool:
+    """Whether a GPU is of the Blackwell generation, which has no proprietary kernel module."""
+    devices = known_or(snapshot.driver.pci_devices, ())
+    ids = [int(d.device_id, 16) for d in devices if d.device_id.startswith("0x")]
+    return any(number >= FIRST_BLACKWELL_DEVICE_ID for number in ids)
+
+
+def _series(tag: str) -> str:
+    """The CUDA version that a wheel's tag names: cu126 is 12.6."""
+    return f"{tag[2:-1]}.{tag[-1]}"

@@ -2,93 +2,94 @@
 
 from __future__ import annotations
 
-from gpudiag.finding import Finding, Severity, gpu_rule, rule
+from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import has_nvidia_gpu, in_container
-from gpudiag.snapshot import Gpu, NotObserved, Snapshot, known, known_or
+from gpudiag.snapshot import NotObserved, Snapshot, known, known_or
 from gpudiag.visible_devices import VisibleDevices, parse_visible_devices
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 DOCUMENTATION = "https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables"
 
 
-@rule("GD301", Severity.ERROR, DOCUMENTATION)
+@rule("GD301", Severity.ERROR, DOCUMENTATION, explains=("GD221", "GD319"))
 def all_gpus_hidden(snapshot: Snapshot) -> Finding | None:
     """CUDA_VISIBLE_DEVICES hides every GPU.
 
-    The variable is set to nothing, to -1, or to a text that CUDA reads as an empty list. Where
-    that was meant, to run on the CPU, ignore this.
+    The variable is set to nothing, to -1, or to a text that CUDA reads as an empty list.
+
+    Ignore it when the program is meant to run on the CPU.
     """
-    value, visible = _visible(snapshot)
-    if visible is None or visible.kept or visible.repeated or visible.beyond is not None:
+    value, read = visible(snapshot)
+    if read is None or read.kept or read.repeated or read.beyond is not None:
         return None
     if not has_nvidia_gpu(snapshot):
         return None
     return Finding(
-        evidence=(f"{VARIABLE}={value!r}", *([visible.malformed] if visible.malformed else [])),
+        evidence=(f"{VARIABLE}={value!r}", *([read.malformed] if read.malformed else [])),
         cause="CUDA reports no device to any program started with this value",
         fix=f"unset {VARIABLE}, or export {VARIABLE}=0",
     )
 
 
-@rule("GD302", Severity.WARNING, DOCUMENTATION)
+@rule("GD302", Severity.WARNING, DOCUMENTATION, explains=("GD319",))
 def visible_devices_malformed(snapshot: Snapshot) -> Finding | None:
     """CUDA_VISIBLE_DEVICES is not read as it was meant.
 
     CUDA reads the list up to the first entry it does not understand and says nothing: ranges,
     spaces, full-width commas, names, and a mix of UUIDs and numbers all end or bend it.
     """
-    value, visible = _visible(snapshot)
-    if visible is None or visible.malformed is None or not visible.kept:
+    value, read = visible(snapshot)
+    if read is None or read.malformed is None or not read.kept:
         return None
-    kept = ",".join(str(entry) for entry in visible.kept)
+    kept = ",".join(str(entry) for entry in read.kept)
     return Finding(
-        evidence=(f"{VARIABLE}={value!r}", visible.malformed, f"CUDA uses: {kept}"),
+        evidence=(f"{VARIABLE}={value!r}", read.malformed, f"CUDA uses: {kept}"),
         cause="fewer or other GPUs are used than the value seems to say",
         fix=f"export {VARIABLE}=0,1 (digits or full UUIDs, ASCII commas, no ranges)",
     )
 
 
-@rule("GD303", Severity.ERROR, DOCUMENTATION)
+@rule("GD303", Severity.ERROR, DOCUMENTATION, explains=("GD221", "GD319"))
 def visible_device_repeated(snapshot: Snapshot) -> Finding | None:
     """CUDA_VISIBLE_DEVICES names a GPU twice, which hides all of them.
 
     A repeated entry makes CUDA read the whole list as empty.
     """
-    value, visible = _visible(snapshot)
-    if visible is None or visible.repeated is None:
+    value, read = visible(snapshot)
+    if read is None or read.repeated is None:
         return None
     return Finding(
-        evidence=(f"{VARIABLE}={value!r}", f"{visible.repeated!r} stands in it twice"),
+        evidence=(f"{VARIABLE}={value!r}", f"{read.repeated!r} stands in it twice"),
         cause="CUDA reports no device at all, not even those that are named once",
         fix=f"name every GPU once: export {VARIABLE}=0,1",
     )
 
 
-@rule("GD304", Severity.ERROR, DOCUMENTATION)
+@rule("GD304", Severity.ERROR, DOCUMENTATION, explains=("GD221", "GD319"))
 def visible_device_does_not_exist(snapshot: Snapshot) -> Finding | None:
     """CUDA_VISIBLE_DEVICES names a GPU that this machine does not have.
 
     Indices count from 0; the first one that no GPU has ends the list. A UUID must be that of a
     GPU or MIG instance in this machine.
     """
-    value, visible = _visible(snapshot)
-    if visible is None:
+    value, read = visible(snapshot)
+    if read is None:
         return None
     gpus = known(snapshot.nvml.gpus)
-    if visible.beyond is not None:
-        missing = f"index {visible.beyond}, with {len(gpus)} GPU(s) counted from 0"
+    if read.beyond is not None:
+        missing = f"index {read.beyond}, with {len(gpus)} GPU(s) counted from 0"
     else:
         uuids = [known(gpu.uuid) for gpu in gpus]
         uuids += [uuid for gpu in gpus for uuid in known_or(gpu.mig_uuids, ())]
         unknown = [
             entry
-            for entry in visible.kept
+            for entry in read.kept
             if isinstance(entry, str) and not any(uuid.startswith(entry) for uuid in uuids)
         ]
         if not unknown:
             return None
         missing = f"{unknown[0]}, which is no GPU of this machine"
-    kept = ",".join(str(entry) for entry in visible.kept) if visible.beyond is not None else ""
+    kept = ",".join(str(entry) for entry in read.kept) if read.beyond is not None else ""
     return Finding(
         evidence=(f"{VARIABLE}={value!r}", f"it names {missing}"),
         cause=f"CUDA stops reading there and uses: {kept or 'no GPU'}",
@@ -117,6 +118,7 @@ def variable_misspelt(snapshot: Snapshot) -> Finding | None:
     "GD306",
     Severity.ERROR,
     "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/",
+    explains=("GD221",),
 )
 def container_without_gpus(snapshot: Snapshot) -> Finding | None:
     """The container was started without GPUs.
@@ -145,7 +147,7 @@ def container_without_gpus(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD307", Severity.ERROR)
+@rule("GD307", Severity.ERROR, explains=("GD105", "GD221"))
 def device_files_not_accessible(snapshot: Snapshot) -> Finding | None:
     """This user may not open the GPU's device files.
 
@@ -162,42 +164,74 @@ def device_files_not_accessible(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@gpu_rule("GD308", Severity.ERROR)
-def compute_mode_prohibited(gpu: Gpu) -> Finding | None:
-    """The GPU's compute mode forbids every CUDA program.
+@rule(
+    "GD310",
+    Severity.NOTE,
+    "https://github.com/flashinfer-ai/flashinfer/pull/4901",
+    "https://github.com/baker-laboratory/rf_diffusion_all_atom/issues/36",
+)
+def visible_devices_by_uuid(snapshot: Snapshot) -> Finding | None:
+    """CUDA_VISIBLE_DEVICES names GPUs by UUID.
 
-    Somebody set the mode PROHIBITED with nvidia-smi -c.
+    CUDA accepts UUIDs, whole or shortened. Libraries that read the variable themselves may expect
+    numbers. MIG instances are not reported: a UUID is their only name.
+
+    Ignore it when your programs work with it.
     """
-    if known(gpu.compute_mode) != "prohibited":
+    value, read = visible(snapshot)
+    if read is None:
+        return None
+    if not any(isinstance(entry, str) and entry.startswith("GPU-") for entry in read.kept):
         return None
     return Finding(
-        evidence=(f"GPU {gpu.index} is in compute mode prohibited",),
-        cause="CUDA refuses: all CUDA-capable devices are busy or unavailable",
-        fix=f"sudo nvidia-smi -i {gpu.index} -c DEFAULT",
+        evidence=(f"{VARIABLE}={value!r}",),
+        cause="tools that turn each entry into a number fail on it, or take another GPU",
+        fix=f"export {VARIABLE} with indices, which nvidia-smi -L lists beside the UUIDs; or "
+        "upgrade the tool that fails",
     )
 
 
-@gpu_rule("GD309", Severity.WARNING, "https://github.com/pytorch/pytorch/issues/3871")
-def compute_mode_exclusive(gpu: Gpu) -> Finding | None:
-    """The GPU admits one process only, and one is there.
+@rule("GD319", Severity.WARNING, DOCUMENTATION)
+def cuda_lists_fewer(snapshot: Snapshot) -> Finding | None:
+    """CUDA lists fewer GPUs than the driver.
 
-    In compute mode EXCLUSIVE_PROCESS the second process that wants the GPU is refused.
+    cuInit succeeded, and its device count is below the number of GPUs that NVML lists, although
+    CUDA_VISIBLE_DEVICES does not ask for fewer.
     """
-    mode = known(gpu.compute_mode)
-    if not mode.startswith("exclusive"):
+    value, read = visible(snapshot)
+    count, gpus = known(snapshot.driver.cuda_device_count), known(snapshot.nvml.gpus)
+    expected = len(gpus) if read is None else len(read.kept)
+    if any(known_or(gpu.mig_enabled, False) for gpu in gpus) or count >= expected:  # noqa: FBT003
         return None
-    holders = [p for p in known(gpu.processes) if p.kind == "compute"]
-    if not holders:
-        return None
-    names = ", ".join(f"{p.pid} ({known_or(p.name, 'not visible here')})" for p in holders)
     return Finding(
-        evidence=(f"GPU {gpu.index} is in compute mode {mode}", f"held by process {names}"),
-        cause="the next program is refused: all CUDA-capable devices are busy or unavailable",
-        fix=f"use another GPU, wait for that process, or sudo nvidia-smi -i {gpu.index} -c DEFAULT",
+        evidence=(
+            f"NVML lists {len(gpus)} GPU(s), CUDA {count}",
+            f"{VARIABLE}={value!r}" if read else f"{VARIABLE} is not set",
+        ),
+        cause="a GPU does not start, or is closed to this process",
+        fix="sudo dmesg | grep -i nvrm names the GPU; look at its compute mode and its files in "
+        "/dev",
     )
 
 
-def _visible(snapshot: Snapshot) -> tuple[str, VisibleDevices | None]:
+@rule("GD322", Severity.WARNING, DOCUMENTATION)
+def device_order_unknown(snapshot: Snapshot) -> Finding | None:
+    """CUDA_DEVICE_ORDER has a value that CUDA does not know.
+
+    CUDA knows FASTEST_FIRST and PCI_BUS_ID.
+    """
+    value = snapshot.environment.get("CUDA_DEVICE_ORDER")
+    if value is None or value in {"FASTEST_FIRST", "PCI_BUS_ID"}:
+        return None
+    return Finding(
+        evidence=(f"CUDA_DEVICE_ORDER={value!r}",),
+        cause="CUDA ignores it and puts the fastest GPU first",
+        fix="export CUDA_DEVICE_ORDER=PCI_BUS_ID",
+    )
+
+
+def visible(snapshot: Snapshot) -> tuple[str, VisibleDevices | None]:
+    """The value of CUDA_VISIBLE_DEVICES and how CUDA reads it; None where it is not set."""
     value = snapshot.environment.get(VARIABLE)
     if value is None:
         return "", None

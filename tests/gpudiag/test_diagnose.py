@@ -134,6 +134,7 @@ def test_json_holds_everything_that_was_decided():
         "severity",
         "title",
         "links",
+        "explained_by",
     ]
 
 

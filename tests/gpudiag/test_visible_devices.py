@@ -3,7 +3,7 @@ from builders import gpu, only, silent, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudiag.rules import visibility
+from gpudiag.rules import modes, visibility
 from gpudiag.snapshot import DeviceNode, GpuProcess, Misspelling, NotObserved, PciDevice
 from gpudiag.visible_devices import parse_visible_devices
 
@@ -206,10 +206,10 @@ def test_device_files_that_this_user_may_not_open_are_listed():
 def test_a_prohibited_gpu_is_reported():
     prohibited = snapshot(gpus=[gpu(3, compute_mode="prohibited")])
 
-    assert only(visibility.compute_mode_prohibited, prohibited).fix == (
+    assert only(modes.compute_mode_prohibited, prohibited).fix == (
         "sudo nvidia-smi -i 3 -c DEFAULT"
     )
-    assert silent(visibility.compute_mode_prohibited, snapshot(gpus=[gpu(compute_mode="default")]))
+    assert silent(modes.compute_mode_prohibited, snapshot(gpus=[gpu(compute_mode="default")]))
 
 
 def test_an_exclusive_gpu_is_reported_while_somebody_is_on_it():
@@ -217,13 +217,13 @@ def test_an_exclusive_gpu_is_reported_while_somebody_is_on_it():
     held = gpu(compute_mode="exclusive_process", processes=(holder,))
     free = gpu(compute_mode="exclusive_process", processes=())
 
-    finding = only(visibility.compute_mode_exclusive, snapshot(gpus=[held]))
+    finding = only(modes.compute_mode_exclusive, snapshot(gpus=[held]))
 
     assert finding.id == "GD309"
     assert finding.evidence[1] == "held by process 4711 (python)"
-    assert silent(visibility.compute_mode_exclusive, snapshot(gpus=[free]))
+    assert silent(modes.compute_mode_exclusive, snapshot(gpus=[free]))
 
 
 def test_a_gpu_whose_mode_is_not_known_is_a_gap_and_no_pass():
-    for rule in (visibility.compute_mode_prohibited, visibility.compute_mode_exclusive):
+    for rule in (modes.compute_mode_prohibited, modes.compute_mode_exclusive):
         assert rule(snapshot(gpus=[gpu(2)])).gaps == ("GPU 2: not part of this test",)
