@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench docs clean
 
 demo: $(VENV)/.installed-eval
 	$(BIN)/gpudiag diagnose --fail-on never
@@ -14,6 +14,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -c 'from gpudiag.rules.catalogue import document; print(document(), end="")' > docs/rules.md
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --group bench

@@ -396,21 +396,19 @@ def schema(*, document: str) -> None:
 @cli.command()
 @click.argument("rule_id", metavar="ID")
 def explain(*, rule_id: str) -> None:
-    """Explain a rule: what it looks for, why it matters, where it is documented.
+    """Explain a rule: how it is seen, the cause, the cure, and when to ignore it.
 
     \b
     Example:  gpudiag explain GD202
     """
     from gpudiag.choice import no_such_rule
     from gpudiag.rules import RULES
+    from gpudiag.rules.catalogue import as_text
 
     rule = next((rule for rule in RULES if rule.id == rule_id.upper()), None)
     if rule is None:
         raise no_such_rule([rule_id])
-    click.echo(f"{rule.id}  {rule.title}  ({rule.severity})")
-    for text in (rule.explanation, "\n".join(rule.links)):
-        if text:
-            click.echo(f"\n{text}")
+    click.echo(as_text(rule))
 
 
 @cli.command()

@@ -84,6 +84,8 @@ def debugging_left_on(snapshot: Snapshot) -> Finding | None:
 
     They make CUDA load a tool into every program, write core dumps, or wait at an exception.
 
+    Cure: unset the variables that the report names.
+
     Ignore it while you debug or profile.
     """
     left = [
@@ -247,6 +249,9 @@ def extensions_without_this_gpu(snapshot: Snapshot) -> Finding | None:
 
     Extensions are compiled for the architectures in the list. None of them runs on this GPU.
 
+    Cure: export TORCH_CUDA_ARCH_LIST with this GPU's compute capability and build the extensions
+    anew; or unset it: then they are built for the GPU that is seen.
+
     Ignore it when you build for another machine.
     """
     value = snapshot.environment.get("TORCH_CUDA_ARCH_LIST")
@@ -273,6 +278,8 @@ def variable_names_nothing(snapshot: Snapshot) -> Finding | None:
 
     Looked at are variables of CUDA and NCCL whose value is one path, such as CUDA_HOME and
     NCCL_TOPO_FILE. They stay behind when a recipe is copied from another cluster.
+
+    Cure: unset the variables that the report names.
     """
     dangling = known(snapshot.environment.dangling)
     if not dangling:

@@ -265,6 +265,7 @@ def _lines(snapshot: Snapshot, pattern: re.Pattern[str]) -> list[KernelEvent]:
 
 
 def _install_open_driver(snapshot: Snapshot) -> str:
+    """The command that installs a current driver with the open kernel module."""
     command = install_driver(snapshot)
     return command.replace("-server &&", "-server-open &&").replace(
         f"nvidia-driver:{DRIVER_TO_INSTALL}", "nvidia-driver:open-dkms"

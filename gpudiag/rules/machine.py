@@ -71,7 +71,7 @@ def installed(snapshot: Snapshot) -> dict[str, Package]:
 
 
 def pip_install(snapshot: Snapshot) -> str:
-    """How packages are installed into the environment that was asked."""
+    """Pip install, or uv's, for the environment that was asked."""
     python = known_or(snapshot.torch.python, "python")
     if _installer(snapshot) == "uv":
         return f"uv pip install --python {python}"
@@ -79,7 +79,7 @@ def pip_install(snapshot: Snapshot) -> str:
 
 
 def pip_uninstall(snapshot: Snapshot) -> str:
-    """How packages are removed from the environment that was asked."""
+    """Pip uninstall, or uv's, for the environment that was asked."""
     return pip_install(snapshot).replace("install", "uninstall")
 
 
@@ -104,7 +104,7 @@ def install_torch(snapshot: Snapshot) -> str:
 
 
 def reinstall_torch(snapshot: Snapshot) -> str:
-    """The command that installs torch anew, whatever is known of the hardware."""
+    """The command that installs torch anew, in the build that fits this machine."""
     try:
         if has_nvidia_gpu(snapshot):
             return install_torch(snapshot)

@@ -27,6 +27,10 @@ def shared_memory_too_small(snapshot: Snapshot) -> Finding | None:
 
     Workers hand batches to the training process through /dev/shm, of which Docker gives a
     container only 64 MiB unless it is asked for more.
+
+    Cure: start the container with --shm-size=8g or --ipc=host; or in Kubernetes mount an emptyDir
+    with medium: Memory at /dev/shm; or on a machine of your own: sudo mount -o remount,size=50%
+    /dev/shm; or use num_workers=0.
     """
     system = snapshot.system
     size_mib, used_mib = known(system.shm_total_bytes) // MIB, known(system.shm_used_bytes) // MIB
@@ -185,6 +189,9 @@ def shared_memory_nearly_full(snapshot: Snapshot) -> Finding | None:
     """Shared memory is nearly full.
 
     Somebody holds most of /dev/shm: running loaders, or files that a crashed program left.
+
+    Cure: ls -l /dev/shm shows the files; remove those whose programs have ended; or make it larger,
+    as GD601 says.
     """
     total, used = known(snapshot.system.shm_total_bytes), known(snapshot.system.shm_used_bytes)
     if total == 0 or used < FULL_FRACTION * total:

@@ -120,6 +120,9 @@ def driver_too_old(snapshot: Snapshot) -> Finding | None:
     Every CUDA 12.x build runs on a driver of branch 525 or newer, every 13.x build from 580 on,
     every 11.x build from 450 on. The driver's own CUDA version need not be as high as torch's:
     only the major version counts.
+
+    Cure: install the torch build that this driver can run (the report has the command); or upgrade
+    the driver.
     """
     build = known(snapshot.torch.cuda_version)
     if build is None or not has_nvidia_gpu(snapshot):
@@ -220,6 +223,13 @@ def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
 
     ``import torch`` was run in a process of its own and ended with an error or a crash. Known
     texts are traced to their cause.
+
+    Cause: the text says which: a library of a system toolkit in place of the wheel's, a library
+    that is missing or cut short, a C library or a processor that is too old, a file called torch
+    in the way, or an installation that is mixed from several.
+
+    Cure: unset LD_LIBRARY_PATH; or install torch anew, in the build that fits this machine (the
+    report has the command).
     """
     error = known(snapshot.torch.import_error)
     if error is None:
@@ -248,6 +258,9 @@ def torch_not_installed(snapshot: Snapshot) -> Finding | None:
 
     gpudiag asked the Python interpreter it runs in. Where torch lives in another environment,
     install gpudiag there.
+
+    Cure: install gpudiag into the environment that has torch and run it there; or install torch
+    here (the report has the command).
     """
     version = snapshot.torch.version
     if not isinstance(version, Missing):

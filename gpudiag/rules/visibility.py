@@ -71,6 +71,8 @@ def visible_device_does_not_exist(snapshot: Snapshot) -> Finding | None:
 
     Indices count from 0; the first one that no GPU has ends the list. A UUID must be that of a
     GPU or MIG instance in this machine.
+
+    Cause: CUDA stops reading at the first entry that no GPU has, and uses those before it, if any.
     """
     value, read = visible(snapshot)
     if read is None:
@@ -103,6 +105,8 @@ def variable_misspelt(snapshot: Snapshot) -> Finding | None:
 
     A variable is set whose name is one slip away from one that CUDA, torch or NCCL reads. Nobody
     reads the misspelt one, so it has no effect.
+
+    Cure: unset the misspelt variable and export the one that was meant, with the same value.
     """
     misspelt = known(snapshot.environment.misspelt)
     if not misspelt:
