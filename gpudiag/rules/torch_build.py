@@ -113,7 +113,12 @@ def cpu_only_torch(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD202", Severity.ERROR, "https://docs.nvidia.com/deploy/cuda-compatibility/")
+@rule(
+    "GD202",
+    Severity.ERROR,
+    "https://docs.nvidia.com/deploy/cuda-compatibility/",
+    explains=("GD221",),
+)
 def driver_too_old(snapshot: Snapshot) -> Finding | None:
     """The driver is too old for this torch build.
 
