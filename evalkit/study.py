@@ -87,6 +87,11 @@ class Study:
             groups=groups,
             probable=self.probabilities.scores(classes),
         )
+        if len(cells) > DENSE_CLASSES:
+            summary["warnings"].append(
+                f"more than {DENSE_CLASSES:,} classes: confusion_matrix.csv lists the cells that "
+                "are not 0, and there is no report.html"
+            )
         slices = None
         if self._group_by:
             slices = self._slices.table(classes, cells, self.method)
