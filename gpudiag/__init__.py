@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from gpudiag.diagnose import Report
     from gpudiag.finding import Finding
+    from gpudiag.record import Recording
     from gpudiag.reset import Reset
     from gpudiag.snapshot import Snapshot
 
@@ -29,6 +30,7 @@ __all__ = [
     "diagnose",
     "memory",
     "processes",
+    "record",
     "reset",
     "select_devices",
     "snapshot",
@@ -173,6 +175,27 @@ def clear_cache() -> pd.DataFrame:
     from gpudiag.memory import clear_cache as clear
 
     return clear()
+
+
+def record(*, interval_s: float = 1.0) -> Recording:
+    """Sample the GPUs of this process while a block runs.
+
+    Args:
+        interval_s: Seconds between two samples.
+
+    Returns:
+        A context manager; afterwards it has ``frame`` (one row per sample and GPU), ``peaks``
+        (bytes by process id), ``verdict`` (text) and ``save(folder)``.
+
+    Example:
+        >>> with record(interval_s=0.1) as recording:
+        ...     total = sum(range(1000))
+        >>> recording.frame.columns[:2].tolist()
+        ['time_s', 'gpu']
+    """
+    from gpudiag.record import Recording
+
+    return Recording(interval_s=interval_s)
 
 
 def reset(index: int | str, *, dry_run: bool = False) -> Reset:

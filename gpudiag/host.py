@@ -17,7 +17,7 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpudiag.snapshot import Missing
 
 LARGEST_FILE_BYTES = 4 * 2**20  # a kernel log or package metadata; anything larger is not for us
+LONGEST_WAIT_S = 0.5  # another thread may have swallowed the signal that a child has ended
 GRACE_AFTER_KILL_S = 0.5  # a process in uninterruptible sleep does not die; do not wait for it
 
 
@@ -44,6 +45,31 @@ class Completed(NamedTuple):
         if self.exit_code < 0:
             return f"killed by signal {-self.exit_code} ({_signal_name(-self.exit_code)})"
         return f"exit code {self.exit_code}" if self.exit_code else None
+
+
+class Stream:
+    """A program that stays and prints lines, until it is closed; Ctrl-C does not reach it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def lines(self) -> Iterator[str]:
+        """Each line as it comes, until the program ends."""
+        assert self._process.stdout is not None  # noqa: S101 - opened as a pipe
+        with self._process.stdout as out:
+            yield from out
+
+    def close(self) -> None:
+        """End it: its standard input ends, and if that is not enough, it is killed."""
+        assert self._process.stdin is not None  # noqa: S101 - opened as a pipe
+        with contextlib.suppress(OSError):  # it has ended
+            self._process.stdin.close()
+        try:
+            self._process.wait(GRACE_AFTER_KILL_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it sleeps in the driver
+                self._process.wait(GRACE_AFTER_KILL_S)
 
 
 class HeldProcess:
@@ -131,6 +157,67 @@ class Host:
             return _missing(f"{command[0]} cannot be run: {error.strerror}")
         self._running.add(process)
         return process
+
+    def stream(self, *command: str) -> Stream | Missing:
+        """Start a program that prints lines until it is closed; what it complains of is lost."""
+        program = self.which(command[0])
+        if program is None:
+            return _missing(f"{command[0]} not found on PATH")
+        try:
+            process = subprocess.Popen(  # noqa: S603 - fixed programs, no shell
+                [program, *command[1:]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=self.environment,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            return _missing(f"{command[0]} cannot be run: {error.strerror}")
+        return Stream(process)
+
+    def attend(
+        self, command: Sequence[str], *, started: Callable[[int], object] = lambda _: None
+    ) -> int:
+        """Run the user's own program as if it had been run without us, and wait for it.
+
+        It has our standard streams and our process group, so that Ctrl-C reaches it from the
+        terminal. A signal that is sent to us alone is passed on.
+
+        Args:
+            command: The program and its arguments.
+            started: Called with its process id as soon as there is one.
+
+        Returns:
+            Its exit code; 128 + the number of the signal that ended it, as in a shell.
+
+        Raises:
+            OSError: The program cannot be run.
+        """
+        passed_on = {
+            *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+            *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT),
+        }
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
+        try:
+            pid = os.posix_spawnp(
+                command[0],
+                list(command),
+                self.environment,
+                setsigmask=before,
+                setsigdef={signal.SIGPIPE, signal.SIGXFSZ},  # which Python itself ignores
+            )
+            started(pid)
+            while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                came = signal.sigtimedwait({*passed_on, signal.SIGCHLD}, LONGEST_WAIT_S)
+                if came and came.si_signo in passed_on and came.si_code <= 0:  # not of a terminal
+                    os.kill(pid, came.si_signo)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        code = os.waitstatus_to_exitcode(ended[1])
+        return code if code >= 0 else 128 - code
 
     def end_programs(self) -> None:
         """Kill what still runs: a probe that was given up leaves no process behind."""

@@ -23,6 +23,13 @@ def nvml() -> tuple[str, ...] | None:
     return (*BARE, str(HERE / "ask_nvml.py"), str(folder))
 
 
+def samples(pid: int, *, interval_s: float) -> tuple[str, ...]:
+    """The command that samples the GPUs and a process until its standard input ends."""
+    command = nvml()
+    folder = command[-1] if command else ""
+    return (*BARE, str(HERE / "sample.py"), str(pid), str(interval_s), folder)
+
+
 def cuda() -> tuple[str, ...]:
     """The command that asks libcuda."""
     return (*BARE, str(HERE / "ask_cuda.py"))

@@ -1,0 +1,191 @@
+"""Sample the GPUs of a program while it runs; write what was seen and say what it means."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from gpudiag import chart, children, verdict
+from gpudiag.errors import InputError
+from gpudiag.host import Host, Stream
+from gpudiag.output import write_private
+from gpudiag.samples import COLUMNS, Row, Samples
+from gpudiag.snapshot import Missing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INTERVAL_S = 1.0
+MOST_STARTS = 4  # a driver that crashes its callers is left alone after these
+
+
+class Recording:
+    """The samples of a process and its descendants; use it as a context manager.
+
+    Attributes:
+        interval_s: Seconds between two samples.
+    """
+
+    def __init__(
+        self, *, interval_s: float = INTERVAL_S, pid: int | None = None, host: Host | None = None
+    ) -> None:
+        self.interval_s = interval_s
+        self._host = host or Host()
+        self._pid = self._host.process_id() if pid is None else pid
+        self._samples = Samples()
+        self._stream: Stream | None = None
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._listen, daemon=True, name="gpudiag record")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._closed.set()
+            stream = self._stream
+        if stream is not None:
+            stream.close()
+        self._thread.join(1.0)
+
+    @property
+    def rows(self) -> list[Row]:
+        """One row per sample and GPU in use; see docs/record.md for the columns."""
+        return self._samples.chosen_rows()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows as a frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=list(COLUMNS))
+
+    @property
+    def peaks(self) -> dict[int, int]:
+        """By process id: the most GPU memory in bytes that it held on one GPU."""
+        return dict(self._samples.peaks)
+
+    @property
+    def verdict(self) -> str:
+        """What the GPUs did with their time, and advice."""
+        no_gpus = self._samples.no_gpus
+        text = verdict.as_text(verdict.gpu_times(self.rows), self.peaks, no_gpus=no_gpus)
+        if not self._samples.rows:
+            return "nothing was sampled: it ended too soon"
+        if self._samples.gaps:
+            text += f"\n→ the sampling broke off {self._samples.gaps} time(s): NVML crashed"
+        return text
+
+    def save(self, folder: Path, *, title: str = "gpudiag record") -> tuple[Path, ...]:
+        """Write record.csv, record.html, verdict.txt; record.png and .parquet where possible.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        rows = self.rows
+        texts = {
+            "record.csv": _as_csv(rows),
+            "record.html": chart.as_html(rows, title=title, verdict=self.verdict),
+            "verdict.txt": f"{self.verdict}\n",
+        }
+        for name, text in texts.items():
+            write_private(folder / name, text)
+        written = [folder / name for name in texts]
+        if chart.save_png(rows, folder / "record.png", title=title):
+            written.append(folder / "record.png")
+        if _save_parquet(rows, folder / "record.parquet"):
+            written.append(folder / "record.parquet")
+        return tuple(written)
+
+    def _listen(self) -> None:
+        """Take the child's lines; start it again where NVML took it down."""
+        command = children.samples(self._pid, interval_s=self.interval_s)
+        for start in range(MOST_STARTS):
+            with self._lock:
+                if self._closed.is_set():
+                    return
+                stream = self._host.stream(*command)
+                if isinstance(stream, Missing):
+                    self._samples.no_gpus = stream.missing
+                    return
+                self._stream = stream
+            for line in stream.lines():
+                self._take(line)
+            with self._lock:
+                if self._closed.is_set():
+                    return
+                stream.close()
+                self._samples.gaps = start + 1
+
+    def _take(self, line: str) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return  # cut off by a crash
+        if isinstance(said, dict) and not self._closed.is_set():
+            self._samples.take(said)
+
+
+def record_command(
+    command: tuple[str, ...], folder: Path, *, interval_s: float, host: Host | None = None
+) -> tuple[int, Recording]:
+    """Run a program unchanged and record it.
+
+    Returns:
+        Its exit code (128 + the number of the signal that ended it), and what was recorded.
+
+    Raises:
+        InputError: The folder cannot be made, or the program cannot be run.
+    """
+    host = host or Host()
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"expected a new folder for the record, got {folder}: {error.strerror}"
+        ) from None
+    recordings: list[Recording] = []
+
+    def begin(pid: int) -> None:
+        recordings.append(Recording(interval_s=interval_s, pid=pid, host=host).__enter__())
+
+    try:
+        code = host.attend(command, started=begin)
+    except OSError as error:
+        folder.rmdir()
+        raise InputError(
+            f"expected a program to run, got {command[0]!r}: {error.strerror}"
+        ) from None
+    recordings[0].__exit__(None, None, None)
+    return code, recordings[0]
+
+
+def _as_csv(rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _save_parquet(rows: list[Row], path: Path) -> bool:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        return False
+    columns = {name: [row[name] for row in rows] for name in COLUMNS}
+    parquet.write_table(pa.table(columns), path)
+    return True
