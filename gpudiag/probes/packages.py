@@ -13,6 +13,7 @@ OF_INTEREST = re.compile(
     r"|xformers|flash-attn|bitsandbytes|vllm|transformers|lightning|timm|gpudiag"
 )
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+COMPILED_FOR_TORCH = ("xformers", "flash-attn", "bitsandbytes", "vllm")  # many pin one torch
 REQUIREMENT = re.compile(
     r"^Requires-Dist: ([A-Za-z0-9._-]+)(?:\[[^]]*\])?[ \t]*([^;\n]*)(?:;(.*))?$", re.MULTILINE
 )
@@ -53,12 +54,13 @@ def in_folder(host: Host, folder: str) -> list[Package]:
 
 
 def requirements(host: Host, installed: tuple[Package, ...]) -> tuple[Requirement, ...]:
-    """What torch, torchvision and torchaudio require of one another and of nvidia-* wheels."""
+    """What torch, its companions and what is compiled for it require of one another and NVIDIA."""
     by_name = {package.name: package for package in reversed(installed)}  # the first on sys.path
     found = []
-    for name in TORCH_FAMILY:
+    for name in (*TORCH_FAMILY, *COMPILED_FOR_TORCH):
         if (package := by_name.get(name)) is not None:
-            metadata = host.read(f"{package.folder}/{name}-{package.version}.dist-info/METADATA")
+            entry = f"{name.replace('-', '_')}-{package.version}.dist-info"
+            metadata = host.read(f"{package.folder}/{entry}/METADATA")
             if isinstance(metadata, str):
                 found += _requirements_in(metadata, name, by_name)
     return tuple(found)

@@ -89,6 +89,13 @@ def test_each_scenario_gives_its_findings_and_no_false_alarm(findings, scenario,
             ["GD408"],
         ),
         ({"gpu.3.memory_used_bytes": "error:3"}, []),
+        ({"gpu.3.pcie_width_lanes": "8"}, ["GD419"]),
+        ({"gpu.3.pcie_generation": "1"}, ["GD420"]),  # all of them are busy
+        ({"gpu.3.pcie_max_generation": "4", "gpu.3.pcie_generation": "4"}, ["GD421"]),
+        ({"gpu.3.inforom_valid": "0"}, ["GD422"]),
+        ({"gpu.3.remapped_rows_uncorrectable": "512"}, ["GD416"]),
+        ({"gpu.3.clocks_event_reasons": "0x0", "gpu.3.clock_sm_mhz": "345"}, ["GD427"]),
+        ({"gpu.3.fabric_state": "2"}, ["GD126"]),
     ],
 )
 def test_a_single_changed_value_gives_its_finding(findings, changes, expected):
