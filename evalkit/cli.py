@@ -119,7 +119,7 @@ def report(
 @click.option(
     "--model",
     help="torchvision:NAME, timm:NAME, package.module:function or file.py:function. "
-    "[default: the one that the checkpoint names]",
+    "[default: the one that the checkpoint names, or that its keys and shapes tell]",
 )
 @click.option(
     "--classes",
@@ -163,6 +163,11 @@ def report(
     metavar="FRACTION",
     help="Share of the model that the checkpoint must fill, in (0, 1]. [default: all of it]",
 )
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Import the checkpoint's own classes and run their code. Only for files that you wrote.",
+)
 @thumbnails_option
 @plots_option
 @options.statistics
@@ -180,6 +185,7 @@ def evaluate(
     workers: int | None,
     on_unreadable: str,
     allow_partial: float | None,
+    trust: bool,
     thumbnails: bool,
     plots: bool,
     **chosen: Any,
@@ -206,6 +212,7 @@ def evaluate(
         workers=workers,
         on_unreadable=on_unreadable,
         allow_partial=allow_partial,
+        trust=trust,
     )
     evaluation = options.rescored(evaluation, method, group_by)
     evaluation.summary["command"] = _command()

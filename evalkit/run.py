@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from evalkit import models
 from evalkit.batches import Audit, batches
-from evalkit.checkpoint.load import load_contents, model_named_in
+from evalkit.checkpoint.choose import choose_model
+from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import Contents, read
-from evalkit.checkpoint.report import LoadReport, found_classes, found_value
+from evalkit.checkpoint.report import LoadReport, found_classes
 from evalkit.data import Source, natural_order, open_data
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
@@ -72,6 +72,7 @@ def evaluate(
     workers: int | None = None,
     on_unreadable: str = "fail",
     allow_partial: float | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Evaluate a checkpoint on labelled images.
 
@@ -82,7 +83,7 @@ def evaluate(
         data: Folder of class folders, manifest or "package.module:function", see
             `evalkit.data.open_data`.
         model: The model to load into, or its spec, see `evalkit.models.build`. None takes the
-            one that the checkpoint names.
+            one that the checkpoint names, or the one that its keys and shapes tell.
         classes: Names of the model's outputs in their order. None takes those in the checkpoint,
             and without any there those of the data.
         weights: Which set of weights in the checkpoint, see `load_checkpoint`.
@@ -96,6 +97,7 @@ def evaluate(
             read; there is never a substitute.
         allow_partial: The share of the model that the checkpoint must fill, see
             `load_checkpoint`.
+        trust: Import the checkpoint's own classes and run their code, see `load_checkpoint`.
 
     Raises:
         InputError: Something of this is not there, does not fit, or cannot be read.
@@ -107,11 +109,14 @@ def evaluate(
             f"batch_size and workers must be at least 1, got {batch_size} and {workers}"
         )
     choose_device(device)
-    contents, source = read(Path(checkpoint)), open_data(data)
+    contents, source = read(Path(checkpoint), trust=trust), open_data(data)
     names, named_by = _choose_classes(classes, contents, source)
-    net, spec = _choose_model(model, contents, len(names))
-    report = load_contents(contents, net, weights=weights, allow_partial=allow_partial)
-    chosen, origin = _choose_transform(transform, report, net, spec)
+    choice = choose_model(contents, model, num_classes=len(names), weights=weights)
+    net = choice.model
+    report = load_contents(
+        contents, net, weights=weights, allow_partial=allow_partial, guess=choice.guess
+    )
+    chosen, origin = _choose_transform(transform, report, net, choice.spec)
     plan = _Plan(
         source=source,
         classes=names,
@@ -119,7 +124,7 @@ def evaluate(
         report=report,
         transform=chosen,
         transform_origin=origin,
-        spec=spec,
+        spec=choice.spec,
         batch_size=batch_size,
         workers=workers or min(os.cpu_count() or 1, MOST_WORKERS),
         warnings=(*report.warnings, *_guesses(source, names, named_by, origin)),
@@ -154,7 +159,7 @@ def _choose_classes(
     given: Sequence[str] | None, contents: Contents, source: Source
 ) -> tuple[tuple[str, ...], str]:
     """Return the names of the model's outputs, and who names them."""
-    found = found_classes(contents.tree)
+    found = found_classes(contents.notes)
     if given is not None:
         names, named_by = tuple(str(name) for name in given), "option"
     elif found is not None:
@@ -169,16 +174,6 @@ def _choose_classes(
             f"{counted(len(unknown), 'other')} in {source.name}: {some(unknown)}"
         )
     return names, named_by
-
-
-def _choose_model(
-    model: nn.Module | str | None, contents: Contents, number_of_classes: int
-) -> tuple[nn.Module, str | None]:
-    if model is None:
-        return model_named_in(contents), found_value(contents.tree, "model_spec")
-    if isinstance(model, str):
-        return models.build(model, num_classes=number_of_classes), model
-    return model, None
 
 
 def _choose_transform(

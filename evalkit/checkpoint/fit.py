@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from evalkit.checkpoint.layout import Candidate, Match, Shapes, find_candidates, match, shapes_of
+from evalkit.checkpoint.candidates import Candidate, find_candidates
+from evalkit.checkpoint.layout import Match, Shapes, match, shapes_of
+from evalkit.checkpoint.peculiar import peculiarity
 from evalkit.errors import InputError
 from evalkit.wording import some
 
@@ -78,13 +80,28 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value for key, value in entries if isinstance(value, torch.Tensor)}
 
 
+def no_candidates(contents: Contents) -> InputError:
+    """Return the error for a file without weights."""
+    said = peculiarity(contents)
+    return InputError(
+        f"{contents.path}: {said}"
+        if said
+        else f"{contents.path}: expected named tensors, got a file without any: "
+        "save the model's state_dict()"
+    )
+
+
+def head_size_of(fit: Fit) -> int | None:
+    """Return the number of outputs that the last layer of the model has in the file, or None."""
+    answers = {**fit.match.pairs, **fit.match.mismatched}
+    last = [key for key, shape in fit.model_shapes.items() if len(shape) > 1 and key in answers]
+    return fit.candidate.tensors[answers[last[-1]]].shape[0] if last else None
+
+
 def _candidates(contents: Contents, weights: str | None) -> tuple[Candidate, ...]:
     found = find_candidates(contents.tree)
     if not found:
-        raise InputError(
-            f"{contents.path}: expected named tensors, got a file without any: "
-            "save the model's state_dict()"
-        )
+        raise no_candidates(contents)
     if weights is None:
         return found
     named = tuple(candidate for candidate in found if candidate.name == weights)

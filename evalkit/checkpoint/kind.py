@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from evalkit.errors import InputError
 
@@ -16,20 +16,26 @@ LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled 0x1950a8
 TAR_MAGIC_OFFSET = 257
 HEAD_BYTES = 1024
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the format's own limit
+INDEX_SUFFIX = ".index.json"
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar")
 
 
 class Kind(StrEnum):
-    """What the bytes of a file say it is. The first three are read, the others are refused."""
+    """What the bytes of a file say it is. The first eight are read, the others are refused."""
 
     TORCH_ZIP = "torch zip"
     TORCH_LEGACY = "legacy torch"
     SAFETENSORS = "safetensors"
+    SHARDED = "sharded weights"
+    DISTRIBUTED = "torch.distributed.checkpoint"
     TORCHSCRIPT = "TorchScript archive"
     TORCH_EXPORT = "torch.export archive"
+    TAR = "tar archive"
+    ONNX = "ONNX model"
+    GGUF = "GGUF file"
+    DISTRIBUTED_PART = "part of a torch.distributed.checkpoint"
     TRUNCATED_ZIP = "truncated zip"
     OTHER_ZIP = "zip archive"
-    TAR = "tar archive"
     GZIP = "gzip archive"
     HDF5 = "HDF5 file"
     PICKLE = "plain pickle"
@@ -40,18 +46,19 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
-READABLE = (Kind.TORCH_ZIP, Kind.TORCH_LEGACY, Kind.SAFETENSORS)
+READABLE = tuple(Kind)[:8]
 
 _REFUSALS = {
-    Kind.TORCHSCRIPT: "a TorchScript archive, which holds a program: where it was made, "
-    "save the model's state_dict() with torch.save",
-    Kind.TORCH_EXPORT: "a torch.export archive, which holds a program: where it was made, "
-    "save the model's state_dict() with torch.save",
+    Kind.ONNX: "an ONNX model, whose weights have lost their names in the PyTorch model: where it "
+    "was made, save the model's state_dict() with torch.save",
+    Kind.GGUF: "a GGUF file of llama.cpp, whose weights are quantised for it: give the checkpoint "
+    "it was made from",
+    Kind.DISTRIBUTED_PART: "one file of a directory that torch.distributed.checkpoint wrote: give "
+    "the directory",
     Kind.TRUNCATED_ZIP: "a zip file whose list of contents, at its end, is missing or damaged, as "
     "a download that broke off or a full disk leaves it: fetch or save it again",
     Kind.OTHER_ZIP: "a zip archive without weights of torch.save (no data.pkl): unpack it and give "
     "the checkpoint inside",
-    Kind.TAR: "a tar archive: unpack it with 'tar xf' and give the checkpoint inside",
     Kind.GZIP: "a gzip archive: unpack it with 'gunzip' or 'tar xzf' and give the checkpoint "
     "inside",
     Kind.HDF5: "an HDF5 file, as Keras writes it: convert the weights to PyTorch first",
@@ -81,7 +88,7 @@ def sniff(path: Path) -> Kind:
         'HTML page'
     """
     if path.is_dir():
-        raise InputError(_directory_message(path))
+        return _directory_kind(path)
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -94,8 +101,13 @@ def sniff(path: Path) -> Kind:
             f"{path}: expected a checkpoint file that can be read, got '{error.strerror}': "
             "check its permissions"
         ) from error
+    if path.suffix == ".distcp":
+        return Kind.DISTRIBUTED_PART
+    if path.name.endswith(INDEX_SUFFIX) and head.lstrip().startswith(b"{"):
+        return Kind.SHARDED
     if head.startswith(b"PK\x03\x04"):
-        return _zip_kind(path)
+        with path.open("rb") as file:
+            return zip_kind(file)
     return kind_of_head(head, size_bytes=path.stat().st_size)
 
 
@@ -128,11 +140,21 @@ def kind_of_head(head: bytes, *, size_bytes: int) -> Kind:
         return Kind.TAR
     if head.startswith(b"\x1f\x8b"):
         return Kind.GZIP
+    if head.startswith(b"GGUF"):
+        return Kind.GGUF
+    if _is_onnx(head):
+        return Kind.ONNX
     if head.startswith(b"\x89HDF\r\n"):
         return Kind.HDF5
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return Kind.PICKLE
     return _text_kind(head)
+
+
+def _is_onnx(head: bytes) -> bool:
+    """Whether this begins as the protocol buffer of an ONNX model: its version, then its maker."""
+    version, next_field = head[1:2], head[2:3]
+    return head[:1] == b"\x08" and b"\x01" <= version <= b"\x1f" and next_field in (b"\x12", b":")
 
 
 def _is_safetensors(head: bytes, size_bytes: int) -> bool:
@@ -157,18 +179,34 @@ def _text_kind(head: bytes) -> Kind:
     return Kind.TEXT
 
 
-def _zip_kind(path: Path) -> Kind:
+def zip_kind(file: IO[bytes]) -> Kind:
+    """Tell what a zip archive holds from the names in its list of contents."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
         return Kind.TRUNCATED_ZIP  # ValueError: names that are no text
-    inner = {name.partition("/")[2] for name in names}
+    inner = {*names, *(name.partition("/")[2] for name in names)}
+    if "archive_format" in inner or "serialized_exported_program.json" in inner:
+        return Kind.TORCH_EXPORT
     if "constants.pkl" in inner:
         return Kind.TORCHSCRIPT
-    if "archive_format" in inner:
-        return Kind.TORCH_EXPORT
     return Kind.TORCH_ZIP if "data.pkl" in inner else Kind.OTHER_ZIP
+
+
+def index_in(folder: Path) -> Path | None:
+    """Return the index of sharded weights in a directory, or None where there is not just one."""
+    found = [item for item in folder.iterdir() if item.name.endswith(INDEX_SUFFIX)]
+    preferred = [item for item in found if "safetensors" in item.name]
+    return (preferred or found)[0] if len(preferred or found) == 1 else None
+
+
+def _directory_kind(path: Path) -> Kind:
+    if (path / ".metadata").is_file():
+        return Kind.DISTRIBUTED
+    if index_in(path) is not None:
+        return Kind.SHARDED
+    raise InputError(_directory_message(path))
 
 
 def _directory_message(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where in a checkpoint the weights are, and which part of their keys is only packaging.
+"""Which part of a checkpoint's keys is only packaging, told by the keys of a model.
 
 Nothing here replaces text inside keys: keys are lists of components, a prefix is removed because
 the model's own keys and shapes ask for it, and every key is remembered under its original name.
@@ -7,46 +7,24 @@ the model's own keys and shapes ask for it, and every key is remembered under it
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-
+from evalkit.checkpoint.candidates import is_averaged
 from evalkit.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-MAX_DEPTH = 3
-THE_FILE_ITSELF = "."
 # Modules that wrap a model and put their attribute's name into every key below it; the last three
 # are also met in the middle of keys (torch.compile, FSDP, activation checkpointing of one block).
 WRAPPERS = frozenset(
     {"module", "_forward_module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 )
-# Parts of a checkpoint that hold tensors which are no weights.
-_NOT_WEIGHTS = re.compile(r"optim|scheduler|scaler|rng|callbacks|loops|metric", re.IGNORECASE)
-_AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|shadow|teacher)([._]|$)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A set of tensors in a checkpoint that may be the weights of a model."""
-
-    name: str  # the path to it, such as "state_dict" or "model.ema"; "." is the file itself
-    tensors: Mapping[str, torch.Tensor]
-
-    @property
-    def elements(self) -> int:
-        """Number of values in all tensors."""
-        return sum(tensor.numel() for tensor in self.tensors.values())
-
-    @property
-    def is_averaged(self) -> bool:
-        """Whether the name says that these are averages of the weights (EMA, SWA, a teacher)."""
-        return is_averaged(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,42 +37,7 @@ class Match:
     unexpected: tuple[str, ...]  # file keys
     prefixes: tuple[str, ...]  # what was removed from file keys, such as "module."
     elements: int  # values in the pairs
-
-
-def is_averaged(name: str) -> bool:
-    """Whether a name speaks of averaged weights.
-
-    Example:
-        >>> [is_averaged(name) for name in ("state_dict_ema", "teacher", "schema")]
-        [True, True, False]
-    """
-    return _AVERAGED.search(name) is not None
-
-
-def find_candidates(tree: object) -> tuple[Candidate, ...]:
-    """List the sets of named tensors in a checkpoint, to depth 3, in the order of the file.
-
-    Values that are no tensors are left out, and so is the state of optimizers and schedules.
-
-    Example:
-        >>> tree = {"epoch": 3, "state_dict": {"fc.weight": torch.ones(2, 2), "note": "x"}}
-        >>> [(candidate.name, list(candidate.tensors)) for candidate in find_candidates(tree)]
-        [('state_dict', ['fc.weight'])]
-    """
-    return tuple(_walk(tree, (), MAX_DEPTH))
-
-
-def _walk(node: object, path: tuple[str, ...], depth: int) -> Iterator[Candidate]:
-    if not isinstance(node, Mapping):
-        return
-    named: dict[str, Any] = {key: value for key, value in node.items() if isinstance(key, str)}
-    tensors = {key: value for key, value in named.items() if isinstance(value, torch.Tensor)}
-    if tensors:
-        yield Candidate(name=".".join(path) or THE_FILE_ITSELF, tensors=tensors)
-    if depth:
-        for key, value in named.items():
-            if not _NOT_WEIGHTS.search(key):
-                yield from _walk(value, (*path, key), depth - 1)
+    model_prefixes: tuple[str, ...] = ()  # what only the model's keys begin with
 
 
 def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -109,6 +52,7 @@ def strip_wrappers(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch
         The tensors under their shorter keys, and the prefix that was removed.
 
     Example:
+        >>> import torch
         >>> tensors, prefix = strip_wrappers({"module._orig_mod.submodule.weight": torch.ones(1)})
         >>> list(tensors), prefix
         (['submodule.weight'], 'module._orig_mod.')
@@ -125,8 +69,8 @@ def strip_wrappers(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch
 def match(file: Shapes, model: Shapes) -> Match:
     """Pair the keys of a file with those of a model, by name and shape.
 
-    Tried as they are, and without wrapper names anywhere in the keys of both; the first wins
-    unless the second pairs more elements.
+    Tried as they are, without wrapper names anywhere in the keys of both, and without prefixes
+    that only the model has; the first wins unless a later one pairs more elements.
 
     Raises:
         InputError: Two prefixes fit the model equally well and neither is an average.
@@ -136,16 +80,76 @@ def match(file: Shapes, model: Shapes) -> Match:
         >>> found = match(file, {"fc.weight": (10, 4), "fc.bias": (10,)})
         >>> found.prefixes, found.elements, found.missing
         (('module.',), 50, ())
+        >>> match({"fc.weight": (10, 4)}, {"net.fc.weight": (10, 4)}).model_prefixes
+        ('net.',)
     """
-    plain = _match_components(file, model)
+    best = _match_components(file, model)
+    for attempt in (_match_bare, _match_below, _match_reversed):
+        if not best.missing and not best.mismatched:
+            break
+        try:
+            found = attempt(file, model)
+        except InputError:
+            continue  # several copies fit equally well: this way is not the one
+        if found is not None and found.elements > best.elements:
+            best = found
+    return best
+
+
+def _match_bare(file: Shapes, model: Shapes) -> Match | None:
+    """Match without the names of wrappers, wherever they are; None where keys become equal."""
     file_keys, model_keys = _unwrapped(file), _unwrapped(model)
     if len(file_keys) < len(file) or len(model_keys) < len(model):
-        return plain  # two keys became one: without wrappers they could not be told apart
-    bare = _match_components(
-        {key: file[original] for key, original in file_keys.items()},
-        {key: model[original] for key, original in model_keys.items()},
+        return None
+    bare_file = {key: file[original] for key, original in file_keys.items()}
+    bare_model = {key: model[original] for key, original in model_keys.items()}
+    found = _match_components(bare_file, bare_model)
+    below = _match_below(bare_file, bare_model) if found.missing else None
+    better = below if below and below.elements > found.elements else found
+    return _renamed(better, file_keys, model_keys)
+
+
+def _match_below(file: Shapes, model: Shapes) -> Match | None:
+    """Match below what all keys of the model begin with: a model that holds the one in the file."""
+    best: Match | None = None
+    for prefix in _common_prefixes(list(model)):
+        below = {key.removeprefix(prefix): key for key in model}
+        found = _match_components(file, {key: model[full] for key, full in below.items()})
+        if best is None or found.elements > best.elements:
+            named = _renamed(found, {key: key for key in file}, below)
+            best = replace(named, prefixes=found.prefixes, model_prefixes=(prefix,))
+    return best
+
+
+def _common_prefixes(keys: list[str]) -> Iterator[str]:
+    """Yield every prefix, dot included, that all keys begin with, the shortest first.
+
+    Example:
+        >>> list(_common_prefixes(["net.0.fc.weight", "net.0.bn.weight"]))
+        ['net.', 'net.0.']
+    """
+    prefix = ""
+    while keys:
+        heads = {key.removeprefix(prefix).partition(".") for key in keys}
+        names = {name for name, _dot, _rest in heads}
+        if len(names) > 1 or not all(rest for _name, _dot, rest in heads):
+            return
+        prefix += f"{names.pop()}."
+        yield prefix
+
+
+def _match_reversed(file: Shapes, model: Shapes) -> Match:
+    """Match with the roles exchanged: prefixes are taken off the model's keys instead."""
+    found = _match_components(model, file)
+    return Match(
+        pairs={key: name for name, key in found.pairs.items()},
+        mismatched={key: name for name, key in found.mismatched.items()},
+        missing=found.unexpected,
+        unexpected=found.missing,
+        prefixes=(),
+        elements=found.elements,
+        model_prefixes=found.prefixes,
     )
-    return plain if plain.elements >= bare.elements else _renamed(bare, file_keys, model_keys)
 
 
 def _unwrapped(keys: Shapes) -> dict[str, str]:
@@ -164,6 +168,7 @@ def _renamed(bare: Match, file_keys: Mapping[str, str], model_keys: Mapping[str,
         unexpected=tuple(file_keys[key] for key in bare.unexpected),
         prefixes=(*sorted(wrappers), *bare.prefixes),
         elements=bare.elements,
+        model_prefixes=bare.model_prefixes,
     )
 
 
@@ -255,3 +260,16 @@ def _other_shapes(
         for key in model
         if key not in pairs and prefix + key in file
     }
+
+
+def unwrapped_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Return shapes under keys without wrappers, or as they are where keys would become equal.
+
+    Example:
+        >>> unwrapped_shapes({"module.fc._orig_mod.weight": (2, 4)})
+        {'fc.weight': (2, 4)}
+    """
+    keys = _unwrapped(shapes)
+    if len(keys) < len(shapes):
+        return dict(shapes)
+    return {key: shapes[original] for key, original in keys.items()}

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from evalkit import models
-from evalkit.checkpoint.fit import Fit, best_fit, named_tensors
-from evalkit.checkpoint.layout import find_candidates, strip_wrappers
+from evalkit.checkpoint.candidates import THE_FILE_ITSELF
+from evalkit.checkpoint.choose import choose_model
+from evalkit.checkpoint.danger import warnings_of
+from evalkit.checkpoint.fill import fill, others_for
+from evalkit.checkpoint.fit import Fit, best_fit, head_size_of, named_tensors
+from evalkit.checkpoint.peculiar import why_peculiar
 from evalkit.checkpoint.read import Contents, read
 from evalkit.checkpoint.refusal import why_refused
 from evalkit.checkpoint.report import LoadReport, found_classes, found_value
 from evalkit.errors import InputError
 from evalkit.wording import counted, share, some
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 def load_checkpoint(
@@ -26,6 +31,7 @@ def load_checkpoint(
     weights: str | None = None,
     allow_partial: float | None = None,
     device: str | torch.device = "cpu",
+    trust: bool = False,
 ) -> tuple[nn.Module, LoadReport]:
     """Load weights into a model.
 
@@ -33,15 +39,19 @@ def load_checkpoint(
     or an average of weights, with its weights in a dict beside an optimizer. Nothing in it is run.
 
     Args:
-        path: File of torch.save or safetensors.
+        path: File of torch.save, torch.jit.save, torch.export.save or safetensors, the index of
+            sharded weights, or a directory of torch.distributed.checkpoint.
         model: The model to fill, in place, or a spec such as "torchvision:resnet18". None takes
-            the spec that `save_checkpoint` wrote into the file.
+            the spec that `save_checkpoint` wrote into the file, or else the only architecture of
+            torchvision and timm that has these keys and shapes.
         weights: Name of a set of weights in the file, such as "teacher" or "state_dict_ema". None
             takes the one that fits the model best, and raw weights before averaged ones.
         allow_partial: Share of the model's values, in (0, 1], that is enough. None asks for all of
             them, and for nothing beyond them that looks like a deeper model. Layers without
             weights in the file keep those they have.
-        device: Where the model goes after it is filled.
+        device: Where the model goes before it is filled; weights go straight there.
+        trust: Import the file's own classes and run their code; with no *model*, a module that
+            was pickled whole, or a TorchScript program, is the model.
 
     Returns:
         The model, and a report of what was found, removed and matched.
@@ -51,7 +61,8 @@ def load_checkpoint(
             fits, or there is no model to fill.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
+        >>> from torch import nn
         >>> path = Path(tempfile.mkdtemp()) / "checkpoint.pth"
         >>> trained = nn.DataParallel(nn.Linear(4, 2))
         >>> torch.save({"epoch": 9, "state_dict": trained.state_dict()}, path)
@@ -61,13 +72,16 @@ def load_checkpoint(
         >>> bool((model.weight == trained.module.weight).all())
         True
     """
-    contents = read(Path(path))
-    if model is None:
-        model = model_named_in(contents)
-    elif isinstance(model, str):
-        model = models.build(model, num_classes=_number_of_classes(contents))
-    report = load_contents(contents, model, weights=weights, allow_partial=allow_partial)
-    return model.to(device), report
+    contents = read(Path(path), trust=trust)
+    choice = choose_model(contents, model, weights=weights)
+    report = load_contents(
+        contents,
+        choice.model.to(device),
+        weights=weights,
+        allow_partial=allow_partial,
+        guess=choice.guess,
+    )
+    return choice.model, report
 
 
 def load_contents(
@@ -76,78 +90,27 @@ def load_contents(
     *,
     weights: str | None = None,
     allow_partial: float | None = None,
+    guess: str | None = None,
 ) -> LoadReport:
-    """Fill *model*, in place, with what `read` returned; see `load_checkpoint`."""
+    """Fill *model*, in place, with what `read` returned; see `load_checkpoint`.
+
+    Args:
+        contents: What `read` returned.
+        model: Where it goes, on the device and of the type that its weights are to have.
+        weights: Name of a set of weights.
+        allow_partial: Share of the model's values that is enough.
+        guess: Why this model was chosen, where nobody named it; for the report.
+    """
     if allow_partial is not None and not 0 < allow_partial <= 1:
         raise InputError(f"allow_partial must be in (0, 1], got {allow_partial}")
     fit, fits = best_fit(contents, model, weights)
     refusal = why_refused(fit, model, allow_partial)
     if refusal:
-        raise InputError(f"{contents.path}: {refusal}")
+        raise InputError(f"{contents.path}: {why_peculiar(contents, fit, model) or refusal}")
     before = {key: tensor.dtype for key, tensor in named_tensors(model).items()}
     tensors = {key: fit.candidate.tensors[name] for key, name in fit.match.pairs.items()}
-    model.load_state_dict(tensors, strict=False)
-    _prove(contents, model, tensors)
-    return _report(contents, fit, fits, _dtype_changes(tensors, before))
-
-
-def model_named_in(contents: Contents) -> nn.Module:
-    """Build the model that a checkpoint names, if building it runs nothing but libraries.
-
-    Raises:
-        InputError: The checkpoint names no model, or one that is not torchvision's or timm's.
-    """
-    spec = found_value(contents.tree, "model_spec")
-    if not isinstance(spec, str):
-        raise InputError(
-            f"{contents.path}: expected a model to load into, got none, and the file names none "
-            f"({_inventory(contents)}): give the model, such as torchvision:resnet18"
-        )
-    if not models.is_library_spec(spec):
-        raise InputError(
-            f"{contents.path}: expected a model to load into, got none; the file asks for "
-            f"'{spec}', which would run code that the file chose: give that model yourself if you "
-            "trust it"
-        )
-    return models.build(spec, num_classes=_number_of_classes(contents))
-
-
-def _number_of_classes(contents: Contents) -> int | None:
-    classes = found_classes(contents.tree)
-    return len(classes) if classes else None
-
-
-def _inventory(contents: Contents) -> str:
-    candidates = find_candidates(contents.tree)
-    if not candidates:
-        return "no tensors either"
-    largest = max(candidates, key=lambda candidate: candidate.elements)
-    tensors, prefix = strip_wrappers(largest.tensors)
-    without = f", without '{prefix}'" if prefix else ""
-    held = f"{counted(len(tensors), 'tensor')} in '{largest.name}'"
-    return f"{held}: {some(list(tensors), shown=3)}{without}"
-
-
-def _prove(contents: Contents, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Compare what the model holds now with the file, value by value."""
-    held = named_tensors(model)
-    wrong = [
-        key
-        for key, tensor in tensors.items()
-        if not _same(held[key].cpu(), tensor.to(held[key].dtype))
-    ]
-    if wrong:
-        raise InputError(
-            f"{contents.path}: expected the model to hold the file's values after the load, got "
-            f"others in {some(wrong)}: the model changes what it loads, or ties these to others"
-        )
-
-
-def _same(held: torch.Tensor, given: torch.Tensor) -> bool:
-    if torch.equal(held, given):
-        return True
-    both_nan = held.isnan() & given.isnan()
-    return bool((both_nan | (held == given)).all())
+    fill(contents, model, tensors, others_for(model, fit))
+    return _report(contents, fit, fits, _dtype_changes(tensors, before), guess)
 
 
 def _dtype_changes(
@@ -162,29 +125,43 @@ def _dtype_changes(
 
 
 def _report(
-    contents: Contents, fit: Fit, fits: list[Fit], dtype_changes: Mapping[str, int]
+    contents: Contents,
+    fit: Fit,
+    fits: list[Fit],
+    dtype_changes: Mapping[str, int],
+    guess: str | None,
 ) -> LoadReport:
-    transform = found_value(contents.tree, "transform")
-    spec = found_value(contents.tree, "model_spec")
-    at_top = list(contents.tree) if isinstance(contents.tree, Mapping) else []
+    notes = contents.notes
+    transform, spec = found_value(notes, "transform"), found_value(notes, "model_spec")
+    classes, head_size = found_classes(notes), head_size_of(fit)
+    container = () if fit.candidate.name == THE_FILE_ITSELF else tuple(map(str, notes))
     return LoadReport(
         path=str(contents.path),
         sha256=contents.sha256,
         kind=contents.kind.value,
-        container=() if fit.candidate.name == "." else tuple(str(name) for name in at_top),
+        container=container,
         weights=fit.candidate.name,
         candidates={one.candidate.name: one.fraction for one in fits},
         prefixes=fit.match.prefixes,
+        model_prefixes=fit.match.model_prefixes,
         matched=tuple(fit.match.pairs),
         missing=fit.missing,
         mismatched=fit.mismatched_shapes,
         unexpected=fit.match.unexpected,
         matched_fraction=fit.fraction,
         dtype_changes=dtype_changes,
-        classes=found_classes(contents.tree),
+        head_size=head_size,
+        classes=classes,
         transform=transform if isinstance(transform, dict) else None,
         model_spec=spec if isinstance(spec, str) else None,
-        warnings=tuple(_warnings(fit, fits)),
+        unknown_classes=contents.unknown,
+        guess=guess,
+        warnings=(
+            *([f"nobody named the model: {guess}"] if guess else []),
+            *_warnings(fit, fits),
+            *warnings_of(contents),
+            *_about_classes(classes, head_size),
+        ),
     )
 
 
@@ -208,4 +185,12 @@ def _warnings(fit: Fit, fits: list[Fit]) -> Iterator[str]:
         yield (
             f"the checkpoint holds {counted(len(fit.unplaced), 'tensor')} that the model has no "
             f"place for: {some(fit.unplaced)}"
+        )
+
+
+def _about_classes(classes: tuple[str, ...] | None, head_size: int | None) -> Iterator[str]:
+    if classes is not None and head_size is not None and len(classes) != head_size:
+        yield (
+            f"the checkpoint names {counted(len(classes), 'class', 'classes')} but its last layer "
+            f"has {counted(head_size, 'output')}: names and outputs may not belong together"
         )

@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Under these names tools and tutorials keep the classes; the first two in order of the outputs,
-# the third as a dict from name to output.
-CLASS_KEYS = ("classes", "class_names", "class_to_idx")
+from evalkit.checkpoint.modules import module_attribute
+
+# Under these names tools and tutorials keep the classes: in order of the outputs, as a dict from
+# name to output, or as one from output to name.
+CLASS_KEYS = (
+    *("classes", "class_names", "class_to_idx", "CLASSES", "names", "id2label", "label2id"),
+    *("idx_to_class", "label_names", "labels"),
+)
+# Under these names they keep the arguments of the run, and whole models with attributes.
+PLACES = (
+    *("args", "hyper_parameters", "config", "cfg", "opt", "hparams", "meta", "dataset_meta"),
+    *("model", "ema"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,21 +28,25 @@ class LoadReport:
 
     path: str
     sha256: str  # of the file's bytes, hexadecimal
-    kind: str  # of the file: "torch zip", "legacy torch" or "safetensors"
+    kind: str  # of the file, such as "torch zip" or "safetensors"
     container: tuple[str, ...]  # names at the top of the file; empty where they are the weights
     weights: str  # the set of weights that was loaded; "." is the file itself
     candidates: Mapping[str, float]  # every set of weights -> the share of the model it fits
     prefixes: tuple[str, ...]  # removed from the file's keys, such as "module."
+    model_prefixes: tuple[str, ...]  # what only the model's keys begin with
     matched: tuple[str, ...]  # keys of the model
     missing: tuple[str, ...]  # keys of the model
     mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]  # key -> shapes file, model
     unexpected: tuple[str, ...]  # keys of the file
     matched_fraction: float  # share of the model's values that were loaded, in [0, 1]
     dtype_changes: Mapping[str, int]  # "float16 -> float32" -> number of tensors
+    head_size: int | None  # outputs of the last layer in the file
     classes: tuple[str, ...] | None  # found in the file, in order of the model's outputs
     transform: Mapping[str, Any] | None  # found in the file
     model_spec: str | None  # found in the file
+    unknown_classes: tuple[str, ...]  # named in the file and neither imported nor run
     warnings: tuple[str, ...]
+    guess: str | None = None  # why this model was chosen, where nobody named it
 
     def summary(self) -> dict[str, Any]:
         """Return what the summary of an evaluation says of its checkpoint, ready for JSON."""
@@ -43,11 +57,15 @@ class LoadReport:
             "container": self.weights,
             "candidates": dict(self.candidates),
             "prefixes": list(self.prefixes),
+            "model_prefixes": list(self.model_prefixes),
             "matched_fraction": self.matched_fraction,
             "missing": list(self.missing),
             "mismatched": list(self.mismatched),
             "unexpected": list(self.unexpected),
             "dtype_changes": dict(self.dtype_changes),
+            "head_size": self.head_size,
+            "unknown_classes": list(self.unknown_classes),
+            "guess": self.guess,
         }
 
 
@@ -57,33 +75,46 @@ def found_classes(tree: object) -> tuple[str, ...] | None:
     Example:
         >>> found_classes({"class_to_idx": {"dog": 1, "cat": 0}})
         ('cat', 'dog')
+        >>> found_classes({"names": {0: "cat", 1: "dog"}})
+        ('cat', 'dog')
         >>> found_classes({"classes": 10}) is None
         True
     """
-    for key in CLASS_KEYS:
-        names = _ordered_names(found_value(tree, key))
-        if names:
-            return names
-    return None
+    found = (_ordered_names(found_value(tree, key)) for key in CLASS_KEYS)
+    return next((names for names in found if names), None)
 
 
 def found_value(tree: object, key: str) -> Any:
-    """Return what a checkpoint holds under *key*, at its top or among its ``args``, or None."""
-    if not isinstance(tree, Mapping):
-        return None
-    arguments = tree.get("args")
-    places: list[Mapping[Any, Any]] = [tree]
-    if isinstance(arguments, argparse.Namespace):
-        places.append(vars(arguments))
-    return next((place[key] for place in places if place.get(key) is not None), None)
+    """Return what a checkpoint holds under *key*, or None.
+
+    Looked at are its top, what it keeps of its arguments, and modules that were pickled whole.
+    """
+    places = [tree]
+    if isinstance(tree, Mapping):
+        places += [tree[name] for name in PLACES if name in tree]
+    found = (_value_in(place, key) for place in places)
+    return next((value for value in found if value is not None), None)
+
+
+def _value_in(place: object, key: str) -> Any:
+    if isinstance(place, argparse.Namespace):
+        place = vars(place)
+    if isinstance(place, Mapping):
+        return place.get(key)
+    return module_attribute(place, key)
 
 
 def _ordered_names(value: object) -> tuple[str, ...] | None:
+    """Return names from a list of them, from name -> output, or from output -> name."""
     if isinstance(value, Mapping):
+        if set(value) == set(range(len(value))):
+            value = {str(name): output for output, name in value.items()}
         outputs = list(value.values())
         if sorted(outputs, key=str) != sorted(range(len(outputs)), key=str):
             return None
         value = sorted(value, key=value.__getitem__)
-    if not isinstance(value, list | tuple) or len(set(map(str, value))) < len(value):
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str | int) for one in value):
+        return None
+    if len(set(map(str, value))) < len(value):
         return None
     return tuple(str(name) for name in value) if value else None

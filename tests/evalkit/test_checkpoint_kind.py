@@ -1,6 +1,5 @@
 import gzip
 import pickle
-import tarfile
 import zipfile
 
 import pytest
@@ -36,13 +35,6 @@ def test_safetensors_whatever_the_suffix(path):
     assert require_readable(path) is Kind.SAFETENSORS
 
 
-def write_torchscript(path):
-    path.write_bytes(b"")
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model/data.pkl", b"")
-        archive.writestr("model/constants.pkl", b"")
-
-
 def write_truncated(path):
     torch.save(small_net().state_dict(), path)
     path.write_bytes(path.read_bytes()[:-200])
@@ -53,23 +45,11 @@ def write_zip(path):
         archive.writestr("inner/model.pth", b"")
 
 
-def write_tar(path):
-    inner = path.with_name("inner.pth")
-    torch.save({}, inner)
-    with tarfile.open(path, "w") as archive:
-        archive.add(inner, arcname="inner.pth")
-
-
 def write_pointer(path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
 
 
-TORCHSCRIPT = (
-    "a TorchScript archive, which holds a program: where it was made, save the model's "
-    "state_dict() with torch.save"
-)
 REFUSED = {
-    "torchscript": (write_torchscript, TORCHSCRIPT),
     "truncated": (
         write_truncated,
         (
@@ -84,9 +64,19 @@ REFUSED = {
             "checkpoint inside"
         ),
     ),
-    "tar": (
-        write_tar,
-        "a tar archive: unpack it with 'tar xf' and give the checkpoint inside",
+    "onnx": (
+        lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(500)),
+        (
+            "an ONNX model, whose weights have lost their names in the PyTorch model: where it was "
+            "made, save the model's state_dict() with torch.save"
+        ),
+    ),
+    "gguf": (
+        lambda path: path.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(500)),
+        (
+            "a GGUF file of llama.cpp, whose weights are quantised for it: give the checkpoint it "
+            "was made from"
+        ),
     ),
     "gzip": (
         lambda path: path.write_bytes(gzip.compress(b"weights")),
@@ -141,7 +131,20 @@ def test_what_is_no_checkpoint_is_named_with_what_to_do(path, name):
     assert str(error.value) == f"{path}: expected a checkpoint, got {expected}"
 
 
-def test_real_torchscript_and_torch_export_archives_are_refused(tmp_path):
+def test_one_file_of_a_distributed_checkpoint(tmp_path):
+    path = tmp_path / "__0_0.distcp"
+    torch.save(torch.ones(1), path)
+
+    with pytest.raises(InputError) as error:
+        require_readable(path)
+
+    assert str(error.value) == (
+        f"{path}: expected a checkpoint, got one file of a directory that "
+        "torch.distributed.checkpoint wrote: give the directory"
+    )
+
+
+def test_real_torchscript_and_torch_export_archives(tmp_path):
     model = torch.nn.Linear(4, 2)
     with pytest.warns((DeprecationWarning, FutureWarning)):
         torch.jit.script(model).save(tmp_path / "script.pt")

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from evalkit.checkpoint.layout import find_candidates, is_averaged, match, strip_wrappers
+from evalkit.checkpoint.candidates import find_candidates, is_averaged
+from evalkit.checkpoint.layout import match, strip_wrappers
 from evalkit.errors import InputError
 
 MODEL = {"conv.weight": (4, 3), "submodule.bias": (4,), "fc.weight": (2, 4)}

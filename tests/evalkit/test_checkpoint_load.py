@@ -379,11 +379,15 @@ def test_summary_is_plain(path):
         "container": "state_dict",
         "candidates": {"state_dict": 1.0},
         "prefixes": ["module."],
+        "model_prefixes": [],
         "matched_fraction": 1.0,
         "missing": [],
         "mismatched": [],
         "unexpected": [],
         "dtype_changes": {},
+        "head_size": 10,
+        "unknown_classes": [],
+        "guess": None,
     }
 
 

@@ -2,7 +2,6 @@ import argparse
 import collections
 import datetime as dt
 import hashlib
-import os
 import pathlib
 import random
 import zipfile
@@ -112,57 +111,12 @@ def test_names_of_numpy_1_are_read_by_numpy_2(tmp_path, path):
     assert read(path).tree["best_acc"] == 0.75
 
 
-def test_a_whole_model_is_refused_by_the_name_of_its_class(path):
-    torch.save({"model": small_net()}, path)
-
-    assert message_of(path) == (
-        f"{path}: expected tensors and plain values, got an object of class "
-        "checkpoint_files.SmallNet, which could run code when it is read: where the file was "
-        "made, save the model's state_dict() instead"
-    )
-
-
-class Hostile:
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-@pytest.mark.parametrize("as_zip", [True, False])
-def test_nothing_in_a_file_is_run(path, tmp_path, monkeypatch, as_zip):
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    evidence = tmp_path / "evidence"
-    torch.save(
-        {"weight": torch.ones(1), "x": Hostile(f"touch {evidence}")},
-        path,
-        _use_new_zipfile_serialization=as_zip,
-    )
-
-    message = message_of(path)
-
-    assert not evidence.exists()
-    assert message == (
-        f"{path}: expected tensors and plain values, got an object of class posix.system, which "
-        "could run code when it is read: where the file was made, save the model's state_dict() "
-        "instead"
-    )
-
-
-def test_no_message_advises_to_read_unsafely(path):
-    for content in ({"x": Hostile("true")}, {"model": small_net()}):
-        torch.save(content, path)
-        assert "weights_only" not in message_of(path)
-
-
 def test_another_pickle_protocol(path):
-    torch.save({"weight": torch.ones(1)}, path, pickle_protocol=4)
-
-    assert message_of(path) == (
-        f"{path}: expected torch.save's default pickle protocol 2, got another one: where the "
-        "file was made, save it again without pickle_protocol"
-    )
+    for protocol in range(1, 6):
+        torch.save({"epoch": 3, "w": torch.ones(2)}, path, pickle_protocol=protocol)
+        tree = read(path).tree
+        assert torch.equal(tree["w"], torch.ones(2))
+        assert tree["epoch"] == 3
 
 
 def test_zip_packed_again_with_compression_is_not_mapped(tmp_path, path):
@@ -200,7 +154,37 @@ def test_damaged_safetensors(path):
     save_file({"weight": torch.ones(1000)}, path)
     path.write_bytes(path.read_bytes()[:-100])
 
-    assert message_of(path).startswith(f"{path}: expected whole safetensors, got a damaged file (")
+    assert message_of(path) == (
+        f"{path}: expected a whole checkpoint, got a damaged one (ValueError: bytes 0 to 4000 lie "
+        "outside of 3900): fetch or save it again"
+    )
+
+
+@pytest.mark.parametrize("name", ["data/0", "data.pkl"])
+def test_damaged_bytes_of_a_zip_are_noticed_by_their_checksum(path, name):
+    """torch loads such a file without a word."""
+    torch.save({"weight": torch.ones(1000), "note": "abc"}, path)
+    with zipfile.ZipFile(path) as archive:
+        member = next(one for one in archive.infolist() if one.filename.endswith(name))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"abc") if name == "data.pkl" else member.header_offset + 500
+    data[place] ^= 1
+    path.write_bytes(data)
+
+    assert message_of(path) == (
+        f"{path}: expected the bytes that were saved, got others in 'checkpoint/{name}', whose "
+        "checksum is wrong, as a faulty disk or transfer leaves it: fetch or save it again"
+    )
+
+
+def test_zip_that_was_written_without_checksums(path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"weight": torch.ones(1000)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+    assert torch.equal(read(path).tree["weight"], torch.ones(1000))
 
 
 def save_zip(tree, path):
@@ -233,4 +217,4 @@ def test_any_damage_ends_in_one_line_or_in_none(tmp_path, path, save):
             assert str(error).startswith(f"{path}: expected ")  # noqa: PT017 - some pass
             assert "\n" not in str(error)  # noqa: PT017
 
-    assert refused > 75
+    assert refused > 75 if save is not save_legacy else refused > 50
