@@ -7,6 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from gpudiag.host import Host
 from gpudiag.probes.driver import driver
@@ -87,12 +90,38 @@ def take_snapshot(
     meanwhile()
     sections = {run.probe.section: run.section() for run in runs}
     host.end_programs()
-    return Snapshot(
+    seen = Snapshot(
         gpudiag_version=__version__,
         taken_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         probe_times_s={run.probe.section: round(run.seconds, 3) for run in runs},
         **sections,  # type: ignore[arg-type]  # the table above pairs names and types
     )
+    return encodable(seen)
+
+
+def encodable(snapshot: Snapshot) -> Snapshot:
+    r"""The snapshot with text that is not UTF-8 written out, so that it is JSON whatever was read.
+
+    Example:
+        >>> from gpudiag.snapshot import System
+        >>> encodable(Snapshot(system=System(kernel="6.8\udcff"))).system.kernel
+        '6.8\\xff'
+    """
+    try:
+        msgspec.json.encode(snapshot)
+    except UnicodeEncodeError:
+        return msgspec.convert(_encodable(msgspec.to_builtins(snapshot)), Snapshot)
+    return snapshot
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return value
 
 
 class _Run:

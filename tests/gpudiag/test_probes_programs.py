@@ -15,7 +15,7 @@ from gpudiag.probes.driver import driver
 from gpudiag.probes.nvml import nvml as ask_nvml
 from gpudiag.probes.torch_build import torch_build
 from gpudiag.rules.torch_build import torch_does_not_import
-from gpudiag.snapshot import Driver, Missing, NotObserved, System, known, known_or
+from gpudiag.snapshot import Driver, Missing, NotObserved, Snapshot, System, known, known_or
 
 
 @pytest.fixture
@@ -411,3 +411,12 @@ def test_the_whole_is_bounded_by_the_timeout(tmp_path):
     assert time.monotonic() - started < 8
     assert "no answer within 1.5 s" in known(seen.torch.import_error)
     assert isinstance(seen.system.kernel, str)
+
+
+def test_text_that_is_not_utf_8_is_written_out(tmp_path):
+    host = Host(root=tmp_path, environment={"LD_LIBRARY_PATH": "/x\udcff", "PATH": "/nonexistent"})
+
+    seen = take_snapshot(host, torch=False)
+
+    assert seen.environment.get("LD_LIBRARY_PATH") == r"/x\xff"
+    assert Snapshot.from_json(seen.to_json()) == seen
