@@ -14,7 +14,7 @@ from evalkit.calibration import calibration_interval
 from evalkit.clusters import FEW_GROUPS
 from evalkit.intervals import effective_wilson, simultaneous_level, wilson
 from evalkit.method import USUAL
-from evalkit.resampling import Resampled, resampled_intervals
+from evalkit.resampling import resampled_intervals
 from evalkit.scores import margins, overall_scores
 from evalkit.selective import area_under_risk
 from evalkit.sparse import SparseConfusion, as_sparse
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from evalkit.bootstrap import Resampled
     from evalkit.method import Method
     from evalkit.resampling import Groups
     from evalkit.tally import Tally

@@ -10,16 +10,13 @@ import numpy as np
 import pandas as pd
 
 from evalkit.averages import averages
+from evalkit.bootstrap import Estimate, bca_interval, intervals_of, normal_interval
 from evalkit.comparison.paired import equivalence, holm, mcnemar, paired_difference
 from evalkit.method import USUAL
 from evalkit.resampling import (
     CELLS_TO_RESAMPLE,
     REPLICATES_FOR_BIAS,
-    Estimate,
-    bca_interval,
     influence,
-    intervals_of,
-    normal_interval,
     scores_of_draws,
 )
 from evalkit.sparse import of_cells
@@ -27,9 +24,9 @@ from evalkit.sparse import of_cells
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from evalkit.bootstrap import Resampled
     from evalkit.comparison.join import Joined
     from evalkit.method import Method
-    from evalkit.resampling import Resampled
 
 FLIPS = ("right to wrong", "wrong to right", "wrong to other wrong")
 CHUNK = 1 << 18

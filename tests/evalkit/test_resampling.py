@@ -6,11 +6,10 @@ import pandas as pd
 import pytest
 
 from evalkit.averages import averages
+from evalkit.bootstrap import NO_SPREAD, UNDEFINED
 from evalkit.errors import InputError
 from evalkit.method import Method
 from evalkit.resampling import (
-    NO_SPREAD,
-    UNDEFINED,
     Groups,
     draw,
     influence,
