@@ -16,8 +16,8 @@ MODULES = {
 OUTSIDE = {"gpudiag.host", "gpudiag.command_line", "gpudiag.cli", "gpudiag.select"}
 WITHOUT_TORCH = (
     "averages", "bootstrap", "calibration", "clusters", "comparison", "confusion", "evaluation",
-    "intervals", "method", "ranking", "report", "resampling", "scores", "selective", "slices", "sparse",
-    "study", "summary", "tally",
+    "intervals", "method", "ranking", "report", "resampling", "scores", "selective", "slices",
+    "sparse", "study", "summary", "tally",
 )  # fmt: skip
 
 
