@@ -146,7 +146,7 @@ def retired_pages_full(gpu: Gpu) -> Finding | None:
 @gpu_rule(
     "GD422",
     Severity.WARNING,
-    "https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html",
+    "https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.html",
 )
 def inforom_corrupt(gpu: Gpu) -> Finding | None:
     """A GPU's infoROM is corrupted.
