@@ -281,7 +281,9 @@ def test_environment_names_what_a_repetition_needs():
     assert found["device"] == "cpu"
     assert set(found) == {
         "python", "platform", "torch", "torchvision", "cuda", "device", "device_name", "threads",
+        "versions", "findings",
     }  # fmt: skip
+    assert found["versions"]["python"] == found["python"]  # gpudiag's
 
 
 def test_progress_is_not_shown_where_there_is_no_terminal(capfd):
