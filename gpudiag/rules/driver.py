@@ -224,10 +224,18 @@ def no_nvidia_gpu(snapshot: Snapshot) -> Finding | None:
     if has_nvidia_gpu(snapshot) or known_or(snapshot.system.wsl, False):  # noqa: FBT003
         return None
     return Finding(
-        evidence=("no NVIDIA device on the PCI bus, no driver loaded, no /dev/nvidia*",),
+        evidence=(
+            "no NVIDIA device on the PCI bus, no driver loaded, no /dev/nvidia*",
+            *(["NVML is installed and says: driver not loaded"] if _not_loaded(snapshot) else []),
+        ),
         cause="torch.cuda.is_available() is False here, and that is right",
-        fix="nothing to do; if there should be a GPU, check the machine type or the slot",
+        fix="nothing to do; if there should be a GPU, check the machine type or the slot"
+        + (", then sudo modprobe nvidia" if _not_loaded(snapshot) else ""),
     )
+
+
+def _not_loaded(snapshot: Snapshot) -> bool:
+    return known_or(snapshot.nvml.init_code, 0) == NVML_DRIVER_NOT_LOADED
 
 
 @rule(

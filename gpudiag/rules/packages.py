@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-
-from packaging.markers import InvalidMarker, Marker
+from functools import cache
 
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import (
@@ -34,8 +33,8 @@ def nvidia_wheels_of_other_versions(snapshot: Snapshot) -> Finding | None:
     """
     wrong = [
         f"torch requires {need.requires}{need.specifier}, installed is {need.installed}"
-        for need in _needs(snapshot)
-        if need.requires.startswith("nvidia-") and need.installed and not satisfied(need)
+        for need in _unmet(snapshot)
+        if need.requires.startswith("nvidia-") and need.installed
     ]
     if not wrong:
         return None
@@ -57,7 +56,7 @@ def nvidia_wheels_missing(snapshot: Snapshot) -> Finding | None:
     """
     absent = [
         need.requires
-        for need in _needs(snapshot)
+        for need in _unmet(snapshot)
         if need.requires.startswith("nvidia-") and need.installed is None
     ]
     if not absent or known(snapshot.torch.import_error) is None:
@@ -146,11 +145,7 @@ def triton_of_another_version(snapshot: Snapshot) -> Finding | None:
 
     torch.compile writes its kernels for one version of Triton, which torch pins.
     """
-    wrong = [
-        need
-        for need in _needs(snapshot)
-        if "triton" in need.requires and need.installed and not satisfied(need)
-    ]
+    wrong = [need for need in _unmet(snapshot) if "triton" in need.requires and need.installed]
     if not wrong:
         return None
     need = wrong[0]
@@ -259,12 +254,12 @@ def user_site_shadows(snapshot: Snapshot) -> Finding | None:
     )
 
 
-def _needs(snapshot: Snapshot) -> list[Requirement]:
-    """What torch requires on this platform."""
+def _unmet(snapshot: Snapshot) -> list[Requirement]:
+    """What torch requires on the machine of the snapshot and does not get."""
     return [
         need
         for need in known(snapshot.packages.requirements)
-        if need.package == "torch" and _applies(need, snapshot)
+        if need.package == "torch" and not satisfied(need) and _applies(need, snapshot)
     ]
 
 
@@ -272,13 +267,20 @@ def _applies(need: Requirement, snapshot: Snapshot) -> bool:
     """Whether a requirement is meant for the machine of the snapshot, not for this one."""
     if not need.marker:
         return True
-    python = known(snapshot.system.python_version)
+    system = snapshot.system
+    return _holds(need.marker, known(system.architecture), known(system.python_version))
+
+
+@cache  # a fleet of machines asks the same a thousand times
+def _holds(marker: str, architecture: str, python: str) -> bool:
+    from packaging.markers import InvalidMarker, Marker  # 20 ms, which few runs need
+
     try:
-        return Marker(need.marker).evaluate(
+        return Marker(marker).evaluate(
             {
                 "platform_system": "Linux",
                 "sys_platform": "linux",
-                "platform_machine": known(snapshot.system.architecture),
+                "platform_machine": architecture,
                 "python_version": ".".join(python.split(".")[:2]),
                 "python_full_version": python,
                 "extra": "",
