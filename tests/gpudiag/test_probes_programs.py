@@ -14,7 +14,7 @@ from gpudiag.probes import Probe, take_snapshot
 from gpudiag.probes.driver import driver
 from gpudiag.probes.nvml import nvml as ask_nvml
 from gpudiag.probes.torch_build import torch_build
-from gpudiag.rules.torch_build import torch_does_not_import
+from gpudiag.rules.import_error import torch_does_not_import
 from gpudiag.snapshot import Driver, Missing, NotObserved, Snapshot, System, known, known_or
 
 

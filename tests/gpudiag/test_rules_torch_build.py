@@ -1,7 +1,7 @@
 import pytest
 from builders import ABSENT, gpu, only, silent, snapshot
 
-from gpudiag.rules import torch_build
+from gpudiag.rules import import_error, torch_build
 from gpudiag.rules.compatibility import support, wheel_for
 from gpudiag.snapshot import Missing, NotObserved, Package, Requirement
 
@@ -60,7 +60,7 @@ def test_a_torch_that_was_not_asked_is_not_judged():
         torch_build.driver_too_old,
         torch_build.no_kernel_image,
         torch_build.torchvision_does_not_fit,
-        torch_build.torch_does_not_import,
+        import_error.torch_does_not_import,
         torch_build.torch_not_installed,
         torch_build.numpy_too_new_for_torch,
     ):
@@ -268,7 +268,7 @@ def test_a_pair_from_one_index_fits():
 def test_known_import_errors_are_traced_to_their_cause(error, cause):
     seen = snapshot(torch=torch(import_error=error), env={})
 
-    finding = only(torch_build.torch_does_not_import, seen)
+    finding = only(import_error.torch_does_not_import, seen)
 
     assert finding.id == "GD205"
     assert finding.evidence == (error,)
@@ -282,7 +282,7 @@ def test_the_library_path_is_evidence_for_a_failing_import():
         env={"LD_LIBRARY_PATH": "/usr/local/cuda/lib64"},
     )
 
-    assert only(torch_build.torch_does_not_import, seen).evidence == (
+    assert only(import_error.torch_does_not_import, seen).evidence == (
         "ImportError: undefined symbol: ncclX",
         "…",
         "  c",
@@ -292,7 +292,7 @@ def test_the_library_path_is_evidence_for_a_failing_import():
 
 def test_a_torch_that_imports_is_no_finding():
     assert silent(
-        torch_build.torch_does_not_import, snapshot(torch=torch(import_error=None), env={})
+        import_error.torch_does_not_import, snapshot(torch=torch(import_error=None), env={})
     )
 
 

@@ -1,0 +1,113 @@
+"""GD2xx: why `import torch` fails, told from the text with which it ends."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from gpudiag.finding import Finding, Severity, rule
+from gpudiag.rules.machine import reinstall_torch
+from gpudiag.snapshot import Snapshot, known
+
+
+class ImportFault(NamedTuple):
+    """A text that a failing import is known by, what it means, and the cure."""
+
+    pattern: str
+    cause: str
+    fix: str  # {install} is the command for the right wheel
+
+
+IMPORT_FAULTS = (
+    ImportFault(
+        r"__nvJitLink\w+",
+        "an older libnvJitLink of a system CUDA toolkit is loaded before the one torch brought",
+        "unset LD_LIBRARY_PATH, or put site-packages/nvidia/nvjitlink/lib in front of it",
+    ),
+    ImportFault(
+        r"undefined symbol: .*nccl|undefined symbol: .*cudnn|undefined symbol: .*cublas",
+        "another copy of an NVIDIA library is loaded before the one torch was built with",
+        "unset LD_LIBRARY_PATH; if that does not help: {install}",
+    ),
+    ImportFault(
+        r"lib(?:cudnn|cublas|cudart|cusparse|cusolver|cufft|curand|nccl|nvrtc|cupti|nvJitLink)"
+        r"\S*: cannot open shared object file",
+        "an NVIDIA library that torch needs is not where its wheel puts it",
+        "{install}",
+    ),
+    ImportFault(
+        r"file too short|invalid ELF header",
+        "a library of the installation is truncated, as after a full disk or a broken download",
+        "make room (df -h), then {install} --no-cache-dir",
+    ),
+    ImportFault(
+        r"GLIBC(?:XX)?_[\d.]+' not found",
+        "the system's C library is older than the one this wheel was built for",
+        "use a newer operating system image, or an older torch",
+    ),
+    ImportFault(
+        r"static TLS block",
+        "libraries that are loaded before torch leave no room for its thread-local storage",
+        "import torch before the other libraries",
+    ),
+    ImportFault(
+        r"signal 4|SIGILL",
+        "the processor lacks instructions that this build uses (a virtual machine may hide AVX2)",
+        "pass the host's CPU model through to the virtual machine, or use a build for this CPU",
+    ),
+    ImportFault(
+        r"signal \d+",
+        "importing torch crashes the process: its libraries do not belong together",
+        "unset LD_LIBRARY_PATH and LD_PRELOAD and try again; if that does not help: {install}",
+    ),
+    ImportFault(
+        r"partially initialized module 'torch'|module 'torch' has no attribute",
+        "a file or folder called torch is imported in place of the library",
+        "rename it; python -c 'import torch; print(torch.__file__)' shows where it lies",
+    ),
+    ImportFault(
+        r"no answer within",
+        "importing torch takes longer than was waited for, as from a network disk",
+        "ask again with a larger --timeout, or install the environment on a local disk",
+    ),
+    ImportFault(
+        r"No module named '?(\S+?)'?$",
+        "a package that torch needs is not installed",
+        "{install}",
+    ),
+)
+
+
+@rule("GD205", Severity.ERROR)
+def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
+    """Importing torch fails.
+
+    ``import torch`` was run in a process of its own and ended with an error or a crash. Known
+    texts are traced to their cause.
+
+    Cause: the text says which: a library of a system toolkit in place of the wheel's, a library
+    that is missing or cut short, a C library or a processor that is too old, a file called torch
+    in the way, or an installation that is mixed from several.
+
+    Cure: unset LD_LIBRARY_PATH; or install torch anew, in the build that fits this machine (the
+    report has the command).
+    """
+    error = known(snapshot.torch.import_error)
+    if error is None:
+        return None
+    for fault in IMPORT_FAULTS:
+        if re.search(fault.pattern, error):
+            cause, fix = fault.cause, fault.fix
+            break
+    else:
+        cause, fix = "torch's installation is incomplete or mixed", "{install}"
+    lines = [line for line in error.splitlines() if line.strip()]
+    evidence = lines if len(lines) <= 3 else [lines[0], "…", lines[-1]]  # noqa: PLR2004
+    library_path = snapshot.environment.get("LD_LIBRARY_PATH")
+    if library_path:
+        evidence.append(f"LD_LIBRARY_PATH={library_path}")
+    return Finding(
+        evidence=tuple(evidence),
+        cause=cause,
+        fix=fix.format(install=reinstall_torch(snapshot)),
+    )
