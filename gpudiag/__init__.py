@@ -3,12 +3,13 @@
 >>> import gpudiag
 >>> report = gpudiag.diagnose(gpudiag.snapshot(torch=False))
 >>> report.to_frame().columns.tolist()
-['id', 'severity', 'title', 'subject', 'evidence', 'cause', 'fix']
+['id', 'severity', 'title', 'subject', 'evidence', 'cause', 'fix', 'explained_by']
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "clear_cache",
     "devices",
     "diagnose",
+    "measure",
     "memory",
     "processes",
     "record",
@@ -196,6 +198,37 @@ def record(*, interval_s: float = 1.0) -> Recording:
     from gpudiag.record import Recording
 
     return Recording(interval_s=interval_s)
+
+
+def measure(
+    *, devices: Sequence[int] = (), quick: bool = False, minutes: float | None = None
+) -> pd.DataFrame:
+    """Measure how fast the GPUs are and whether they compute right; without one, the CPU.
+
+    It runs in a process of its own with a limit, and takes some minutes a GPU.
+
+    Args:
+        devices: Torch's indices, by default all.
+        quick: A tenth of the time, and a pattern over 1 GiB of memory instead of all.
+        minutes: About how long it may take.
+
+    Returns:
+        One row per figure: ``device``, ``test``, ``value``, ``unit``, the ratios to the data sheet
+        (NA: the part is not in the table) and to the other GPUs of its kind, ``repeats`` and
+        ``spread_fraction`` (between the quartiles). ``frame.attrs`` has the lists ``faults``
+        (wrong results) and ``skipped``, and ``failure`` (how it broke off, or None).
+    """
+    import pandas as pd
+
+    from gpudiag.measure import COLUMNS, rows
+    from gpudiag.measure import measure as measure_now
+
+    found = measure_now(devices=devices, quick=quick, minutes=minutes)
+    frame = pd.DataFrame(rows(found), columns=list(COLUMNS)).convert_dtypes()
+    frame.attrs["faults"] = [f"{one.device}, {one.test}: {one.reason}" for one in found.faults]
+    frame.attrs["skipped"] = [f"{one.device}, {one.test}: {one.reason}" for one in found.skipped]
+    frame.attrs["failure"] = found.failure
+    return frame
 
 
 def reset(index: int | str, *, dry_run: bool = False) -> Reset:

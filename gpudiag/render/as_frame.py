@@ -10,7 +10,10 @@ from gpudiag.diagnose import Report
 from gpudiag.snapshot import Missing
 from gpudiag.tables import Row
 
-FINDING_COLUMNS = ("id", "severity", "title", "subject", "evidence", "cause", "fix")
+FINDING_COLUMNS = (
+    *("id", "severity", "title", "subject", "evidence", "cause", "fix"),
+    "explained_by",
+)
 
 
 def frame(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
