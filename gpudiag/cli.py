@@ -56,6 +56,7 @@ def cli(context: click.Context) -> None:
 @options.timeout
 @options.no_redact
 @options.no_config
+@click.option("--measure", "measuring", is_flag=True, help="Run gpudiag measure --quick, too.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing: the exit code says it all.")
 @click.option("-v", "--verbose", is_flag=True, help="List passed and skipped rules, too.")
 @click.pass_context
@@ -71,6 +72,7 @@ def diagnose(
     no_torch: bool,
     timeout_s: float,
     no_redact: bool,
+    measuring: bool,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -89,7 +91,10 @@ def diagnose(
     seen = _snapshot(snapshot_file, torch=not no_torch, timeout_s=timeout_s, redacted=not no_redact)
     from gpudiag.diagnose import diagnose as ask_rules  # the children work while this is imported
 
-    report = ask_rules(seen, _chosen_rules(select, ignore, config))
+    chosen = _chosen_rules(select, ignore, config)
+    if measuring:
+        seen, chosen = _measured(seen, chosen, from_file=snapshot_file)
+    report = ask_rules(seen, chosen)
     if not quiet or output is not None:
         colour = output is None and _wants_colour()
         text = render(report, form, colour=colour, verbose=verbose)
@@ -323,6 +328,48 @@ def record(*, command: tuple[str, ...], output: Path | None, interval_s: float) 
 
 
 @cli.command()
+@click.option("-i", "devices", type=int, multiple=True, help="Torch's index of a GPU; repeatable.")
+@click.option("--quick", is_flag=True, help="A tenth of the time, and a part of the memory.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), help="About how long it may take.")
+@options.table_form
+@options.output
+def measure(
+    *,
+    devices: tuple[int, ...],
+    quick: bool,
+    minutes: float | None,
+    form: str,
+    output: Path | None,
+) -> int:
+    """Measure how fast the GPUs are and whether they compute right; without one, the CPU.
+
+    Products, copies, convolution, a training step, latencies, memory; each compared with the
+    data sheet of the part and with the other GPUs. Under torchrun also collectives, of all ranks.
+
+    Exit codes: 0 measured; 1 a result was wrong, or it broke off.
+
+    \b
+    Example:  gpudiag measure --quick
+              torchrun --nproc-per-node 8 -m gpudiag measure
+    """
+    if quick and minutes is not None:
+        raise InputError("expected --quick or --minutes, got both: leave one of them out")
+    from gpudiag.measure import as_json, as_text, rows
+    from gpudiag.measure import measure as measure_now
+    from gpudiag.render import as_table
+
+    found = measure_now(devices=devices, quick=quick, minutes=minutes)
+    if found.rank == 0:
+        write: dict[str, Callable[[], str]] = {
+            "text": lambda: as_text(found),
+            "csv": lambda: as_table.as_csv(rows(found)),
+            "json": lambda: as_json(found),
+        }
+        _deliver(write[form](), output)
+    return EXIT_FINDINGS if found.faults or found.failure else 0
+
+
+@cli.command()
 @click.argument("a", type=options.FILE)
 @click.argument("b", type=options.FILE)
 @options.table_form
@@ -462,6 +509,22 @@ def _chosen_rules(
     from gpudiag.choice import choose_rules  # with all rules: 20 ms, left to where it is needed
 
     return choose_rules(select, ignore, config)
+
+
+def _measured(
+    seen: Snapshot, chosen: tuple[Rule, ...], *, from_file: Path | None
+) -> tuple[Snapshot, tuple[Rule, ...]]:
+    """The snapshot with what is measured now, and the rules on it."""
+    if from_file is not None:
+        raise InputError(
+            "expected --measure on the machine itself, got a saved snapshot: leave one of them out"
+        )
+    from gpudiag.measure import measure
+    from gpudiag.measured import with_measurement
+    from gpudiag.rules.measured import MEASURED_RULES
+
+    more = tuple(rule for rule in MEASURED_RULES if rule not in chosen)
+    return with_measurement(seen, measure(quick=True)), (*chosen, *more)
 
 
 def _threshold(fail_on: str | None, config: Config) -> Severity | None:

@@ -17,6 +17,8 @@ COLUMNS = (
     "power_watts",
     "clock_sm_mhz",
     "clock_event_reasons",
+    "pcie_generation",
+    "pcie_width_lanes",
     "lost",
     "process_cpus",
     "host_cpu_fraction",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,6 +40,12 @@ def cuda() -> tuple[str, ...]:
 def torch() -> tuple[str, ...]:
     """The command that asks torch, run as the user's own programs are."""
     return (sys.executable, str(HERE / "ask_torch.py"))
+
+
+def measure(*, devices: Sequence[int], seconds: float, quick: bool) -> tuple[str, ...]:
+    """The command that measures torch's devices, run as the user's own programs are."""
+    options = json.dumps({"devices": list(devices), "seconds": seconds, "quick": quick})
+    return (sys.executable, str(HERE / "measure.py"), options)
 
 
 def start(host: Host, *, with_torch: bool) -> None:

@@ -123,6 +123,8 @@ class Gpus:
             "power_watts": None if power is None else power / 1000,
             "clock_sm_mhz": self.value("nvmlDeviceGetClockInfo", handle, n.NVML_CLOCK_SM),
             "clock_event_reasons": self.value("nvmlDeviceGetCurrentClocksThrottleReasons", handle),
+            "pcie_generation": self.value("nvmlDeviceGetCurrPcieLinkGeneration", handle),
+            "pcie_width_lanes": self.value("nvmlDeviceGetCurrPcieLinkWidth", handle),
             "processes": {
                 process.pid: process.usedGpuMemory
                 for process in running

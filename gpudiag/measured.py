@@ -1,0 +1,102 @@
+"""What was measured, as plain data: the facts of the active tests."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from gpudiag.snapshot import NotObserved, Snapshot
+
+
+class Figure(Struct, frozen=True, kw_only=True):
+    """A measured number: the median of its repeats."""
+
+    test: str  # matmul, copy, peer copy, launch, …
+    device: str  # torch's name, "cuda:0"; "rank 3" of a collective
+    value: float
+    unit: str
+    precision: str | None = None
+    detail: str | None = None
+    repeats: int | None = None
+    spread_fraction: float | None = None  # between the quartiles, of the median
+    ratio_to_data_sheet: float | None = None  # None: this part or this figure is not in the table
+    ratio_to_peers: float | None = None  # to the median of the other devices; None: there are none
+
+    @property
+    def what(self) -> str:
+        """The test with what distinguishes it."""
+        return " ".join(filter(None, (self.test, self.precision, self.detail)))
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """A result that is wrong: a device that does this must not be used."""
+
+    test: str
+    device: str
+    reason: str
+
+
+class Skipped(Struct, frozen=True, kw_only=True):
+    """A test that could not be run, and why."""
+
+    test: str
+    device: str
+    reason: str
+
+
+class Device(Struct, frozen=True, kw_only=True):
+    """What was measured on."""
+
+    device: str
+    name: str | None = None
+    uuid: str | None = None
+    memory_total_bytes: int | None = None
+
+
+class Conditions(Struct, frozen=True, kw_only=True):
+    """How a GPU was while it was measured; None: not told."""
+
+    gpu: int  # NVML's index
+    temperature_max_celsius: float | None = None
+    power_max_watts: float | None = None
+    clock_sm_median_mhz: float | None = None
+    clock_event_reasons: int = 0  # every bit that was set
+    pcie_generation: int | None = None  # under load
+    pcie_width_lanes: int | None = None
+
+
+class Measurement(Struct, frozen=True, kw_only=True):
+    """Everything that `gpudiag measure` found."""
+
+    devices: tuple[Device, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    conditions: tuple[Conditions, ...] = ()
+    failure: str | None = None  # how it broke off, None: it ran to its end
+    rank: int = 0
+
+
+class MeasuredSnapshot(Snapshot, frozen=True, kw_only=True):
+    """A snapshot with what was measured at the same time."""
+
+    measured: Measurement | None = None
+
+
+def with_measurement(snapshot: Snapshot, measurement: Measurement) -> MeasuredSnapshot:
+    """The snapshot with the measurement; UUIDs are left out of it, as they name a machine."""
+    devices = tuple(msgspec.structs.replace(one, uuid=None) for one in measurement.devices)
+    facts = {name: getattr(snapshot, name) for name in snapshot.__struct_fields__}
+    return MeasuredSnapshot(**facts, measured=msgspec.structs.replace(measurement, devices=devices))
+
+
+def measured(snapshot: Snapshot) -> Measurement:
+    """What was measured with a snapshot.
+
+    Raises:
+        NotObserved: Nothing was.
+    """
+    found = snapshot.measured if isinstance(snapshot, MeasuredSnapshot) else None
+    if found is None:
+        raise NotObserved("nothing was measured: gpudiag diagnose --measure")
+    return found
