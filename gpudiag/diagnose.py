@@ -36,7 +36,7 @@ class Report(Struct, frozen=True, kw_only=True):
         return fail_on is not None and any(f.severity.rank <= fail_on.rank for f in self.findings)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per finding, worst first: id, severity, title, subject, evidence, cause, fix, root."""
+        """One row per finding, worst first; `explained_by` is the id of its root."""
         from gpudiag.render.as_frame import findings_frame
 
         return findings_frame(self)
