@@ -37,11 +37,14 @@ MODEL = "evalkit.demo.net:digits_net"
 MARKER = ".evalkit-demo"  # in a folder that may be replaced by the next demonstration
 RESULTS = (
     "confusion_matrix.csv",
+    "coverage_risk.csv",
     "per_class.csv",
     "predictions.parquet",
+    "reliability.csv",
     "report.html",
     "summary.json",
     "summary.md",
+    "thresholds.csv",
 )
 
 
