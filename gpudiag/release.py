@@ -109,6 +109,8 @@ def _victim(holder: Holder, held: HeldProcess, gpus: Iterable[Gpu]) -> Victim:
 def end(victims: Iterable[Victim], number: signal.Signals, *, wait_s: float) -> dict[int, str]:
     """Send a signal to each and wait for all of them; who is left, and why."""
     failures = {victim.holder.pid: victim.held.send(number) for victim in victims}
+    for victim in victims:
+        victim.held.send(signal.SIGCONT)  # a stopped process takes its signal when it goes on
     limit = time.monotonic() + wait_s
     left: dict[int, str] = {}
     for victim in victims:

@@ -44,7 +44,7 @@ def fault(test: str, device: Any, reason: str) -> None:
     say(fault={"test": test, "device": str(device), "reason": reason})
 
 
-def attempt(test: str, device: Any, measure: Callable[..., object], *arguments: Any) -> None:
+def attempt(test: str, device: Any, measure: Callable[..., object], *arguments: Any) -> bool:
     """Run a test; why it could not be run is told, and the next one follows."""
     say(testing={"test": test, "device": str(device)})
     try:
@@ -52,6 +52,8 @@ def attempt(test: str, device: Any, measure: Callable[..., object], *arguments: 
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         say(skipped={"test": test, "device": str(device), "reason": reason})
+        return False
+    return True
 
 
 def synchronize(device: torch.device) -> None:
@@ -205,8 +207,9 @@ def copies(device: torch.device) -> None:
 def memory_pattern(device: torch.device) -> None:
     """Known bytes written over free memory and read again."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
-        size = min(free - 512 * MIB, 1024 * MIB) if QUICK else int(free * 0.9)
+        size = min(free // 2, 1024 * MIB) if QUICK else int(free * 0.9)
     else:
         size = 16 * MIB
     chunk = 256 * MIB
@@ -374,7 +377,8 @@ def main() -> None:
     devices = chosen()
     references: dict[str, list[Any]] = {}
     for device in devices:
-        describe(device)
+        if not attempt("start", device, describe):
+            continue
         kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         attempt("repeatable", device, repeatable, references.setdefault(kind, []))
         for precision in precisions(device):

@@ -6,6 +6,7 @@ It ends when its standard input ends, so that it never outlives its parent.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 root, interval_s, folder = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 sys.path.append(folder)
 TICKS = os.sysconf("SC_CLK_TCK")
+THOROUGHLY_EVERY = 10  # samples
 NO_BYTES = 2**64 - 1
 
 
@@ -31,19 +33,28 @@ def read(path: str) -> str:
         return ""
 
 
-def descendants(pid: int) -> list[int]:
-    """A process and every descendant."""
-    found, left = [], [pid]
+def descendants(known: list[int], *, thoroughly: bool) -> list[int]:
+    """Those of *known* that live, and every descendant of them.
+
+    A child belongs to the thread that started it. All threads of a trainer with its workers may
+    be thousands, so mostly only the first of each process is asked.
+    """
+    found: dict[int, None] = {}
+    left = list(reversed(known))
     while left:
-        found.append(left[-1])
+        pid = left.pop()
+        if pid in found:
+            continue
         try:
-            threads = os.listdir(f"/proc/{left.pop()}/task")  # noqa: PTH208 - names, not paths
+            threads = os.listdir(f"/proc/{pid}/task") if thoroughly else [str(pid)]  # noqa: PTH208
         except OSError:
             continue
+        if not thoroughly and not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110 - as in read
+            continue
+        found[pid] = None
         for thread in threads:
-            children = read(f"/proc/{found[-1]}/task/{thread}/children")
-            left += map(int, children.split())
-    return found
+            left += map(int, read(f"/proc/{pid}/task/{thread}/children").split())
+    return list(found)
 
 
 def cpu_s(pids: list[int]) -> float:
@@ -147,8 +158,9 @@ def main() -> None:
         gpus = None
         say({"gpus": [], "no_gpus": str(error)})
     due = time.monotonic()
-    while True:
-        pids = descendants(root)
+    pids = [root]
+    for number in itertools.count():
+        pids = descendants(pids, thoroughly=number % THOROUGHLY_EVERY == 0)
         say(
             {
                 "time_s": time.monotonic(),
@@ -158,8 +170,11 @@ def main() -> None:
                 "samples": gpus.samples() if gpus else [],
             }
         )
-        due = max(due + interval_s, time.monotonic())
-        if select.select([sys.stdin], [], [], due - time.monotonic())[0]:
+        due += interval_s
+        wait_s = due - time.monotonic()
+        if wait_s < 0:  # NVML was slow, or the machine slept: no samples in a row to catch up
+            due, wait_s = time.monotonic(), 0.0
+        if select.select([sys.stdin], [], [], wait_s)[0]:
             return
 
 

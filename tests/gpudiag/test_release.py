@@ -152,6 +152,22 @@ def test_a_living_trainer_is_left_alone_unless_it_is_named(release):
         trainer.wait()
 
 
+def test_a_stopped_job_is_ended(release):
+    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        job.send_signal(signal.SIGSTOP)
+        os.waitpid(job.pid, os.WUNTRACED)
+
+        done = release("--yes", orphan=job.pid)
+
+        assert "it is stopped (Ctrl-Z, or SIGSTOP)" in done.stdout
+        assert done.stdout.endswith("1 of 1 ended\n")
+        assert job.wait(5) == -signal.SIGTERM
+    finally:
+        job.kill()
+        job.wait()
+
+
 def test_a_process_without_gpu_memory_is_refused(release, orphan):
     idle = orphan()
 
