@@ -8,6 +8,7 @@ Exit codes: 0 done, 2 usage error or unreadable input, 3 evalkit itself failed, 
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -219,6 +220,60 @@ def evaluate(
     evaluation.save(out, thumbnails=thumbnails, plots=plots)
     click.echo(as_text(evaluation))
     click.echo(f"\nwritten to {out}")
+
+
+@cli.command()
+@click.argument("file", type=EXISTING_OR_NOT)
+@click.option(
+    "--format",
+    "output_format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="Tables for people, or JSON for programs.",
+)
+def inspect(*, file: Path, output_format: str) -> None:
+    """Say what a checkpoint holds, without running any of it.
+
+    FILE is a checkpoint of any kind, an index of sharded weights, or a directory of
+    torch.distributed.checkpoint.
+    """
+    _require_torch()
+    from evalkit.checkpoint import inspect_checkpoint
+    from evalkit.checkpoint.inspection_text import as_text
+
+    found = inspect_checkpoint(file)
+    if output_format == "json":
+        click.echo(json.dumps(found.as_dict(), indent=2, default=str))
+    else:
+        click.echo(as_text(found))
+
+
+@cli.command()
+@click.argument("source", metavar="IN", type=EXISTING_OR_NOT)
+@click.argument("target", metavar="OUT", type=EXISTING_OR_NOT)
+@click.option(
+    "--weights",
+    help="Which weights of IN, such as state_dict_ema. [default: the largest, raw before averaged]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Type of all floating point weights. [default: as they are]",
+)
+def convert(*, source: Path, target: Path, weights: str | None, dtype: str | None) -> None:
+    """Write the weights of any readable checkpoint into a clean file.
+
+    OUT holds one set of weights under plain names, class names and transform, and nothing else:
+    safetensors if it ends in .safetensors, else a file for torch.load.
+    """
+    _require_torch()
+    from evalkit.checkpoint import convert_checkpoint
+    from evalkit.checkpoint.inspection_text import conversion_text
+
+    made = convert_checkpoint(source, target, weights=weights, dtype=dtype)
+    click.echo(conversion_text(made))
+    click.echo(f"written to {target}")
 
 
 @cli.command()

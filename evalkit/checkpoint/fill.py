@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from evalkit.checkpoint.fit import Fit
     from evalkit.checkpoint.read import Contents
 
-CHUNK_BYTES = 128 << 20  # of the file that is in memory beside the model
+CHUNK_BYTES = 64 << 20  # of the file that is in memory beside the model
 
 
 def fill(
@@ -31,7 +32,7 @@ def fill(
     """Copy tensors into a model, to the devices and types of its own, and compare each one.
 
     The pages of the file are given back on the way: beside the model there is never more than
-    128 MiB of it, or one module, in memory.
+    64 MiB of it, or one module, in memory.
 
     Args:
         contents: Where the tensors come from.
@@ -43,9 +44,13 @@ def fill(
         InputError: The model does not take them, or holds other values afterwards.
     """
     wrong: list[str] = []
+    versions = getattr(model.state_dict(), "_metadata", None)  # of its modules' own formats
     for chunk in _chunks(tensors):
+        state = OrderedDict[str, Any]({**chunk, **others})
+        if versions is not None:
+            vars(state)["_metadata"] = versions
         try:
-            model.load_state_dict({**chunk, **others}, strict=False)
+            model.load_state_dict(state, strict=False)
         except (RuntimeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{contents.path}: expected {type(model).__name__} to take weights that have its "

@@ -104,14 +104,23 @@ def _candidates(contents: Contents, weights: str | None) -> tuple[Candidate, ...
         raise no_candidates(contents)
     if weights is None:
         return found
-    named = tuple(candidate for candidate in found if candidate.name == weights)
-    if not named:
-        names = some([candidate.name for candidate in found])
-        raise InputError(
-            f"{contents.path}: expected a set of weights named '{weights}', got {names}: "
-            "give one of these names"
-        )
-    return named
+    return (named_candidate(contents, found, weights),)
+
+
+def named_candidate(contents: Contents, found: tuple[Candidate, ...], weights: str) -> Candidate:
+    """Return the set of weights of that name.
+
+    Raises:
+        InputError: There is none.
+    """
+    for candidate in found:
+        if candidate.name == weights:
+            return candidate
+    names = some([candidate.name for candidate in found])
+    raise InputError(
+        f"{contents.path}: expected a set of weights named '{weights}', got {names}: "
+        "give one of these names"
+    )
 
 
 def _fit(contents: Contents, candidate: Candidate, wanted: Mapping[str, torch.Tensor]) -> Fit:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.checkpoint.candidates import Candidate, find_candidates
 from evalkit.checkpoint.fingerprint import Architecture, Shapes, architectures, names_hash, sketch
-from evalkit.checkpoint.layout import shapes_of, unwrapped_shapes
+from evalkit.checkpoint.layout import unwrapped_keys
 from evalkit.checkpoint.report import found_value
 from evalkit.wording import counted, some
 
@@ -31,6 +31,7 @@ class Guess:
     spec: str | None = None  # such as "torchvision:resnet18"
     num_classes: int | None = None
     others: tuple[str, ...] = ()  # models with the same tensors that may compute differently
+    prefix: str | None = None  # below which they are, wrappers aside; None where none was found
 
 
 def guess_model(tree: object, *, weights: str | None = None) -> Guess:
@@ -69,7 +70,8 @@ def guess_model(tree: object, *, weights: str | None = None) -> Guess:
 
 def _views(candidate: Candidate) -> Iterator[tuple[str, Shapes]]:
     """Yield a set of weights as it is, without wrappers, and below what most of its keys share."""
-    shapes: Shapes = unwrapped_shapes(shapes_of(candidate.tensors))
+    names = unwrapped_keys(candidate.tensors)
+    shapes: Shapes = {name: tuple(candidate.tensors[key].shape) for name, key in names.items()}
     prefix = ""
     for _step in range(MAX_PREFIXES):
         yield prefix, shapes
@@ -95,7 +97,8 @@ def _chosen(
     what = f"the {counted(len(shapes), 'tensor')} of '{candidate.name}'{below}"
     if not available:
         return Guess(
-            reason=f"{what} have the names and shapes of {some(known.specs)}: pip install timm"
+            reason=f"{what} have the names and shapes of {some(known.specs)}: pip install timm",
+            prefix=prefix,
         )
     hinted = [spec for spec in available if spec.partition(":")[2] in _hints(tree)]
     ours = [spec for spec in available if spec.startswith("torchvision:")]
@@ -104,7 +107,8 @@ def _chosen(
     if len(groups) > 1 and not hinted and not ours:
         return Guess(
             reason=f"{what} have the names and shapes of several models that may compute "
-            f"differently, {some([group[0] for group in groups])}: give the one that was trained"
+            f"differently, {some([group[0] for group in groups])}: give the one that was trained",
+            prefix=prefix,
         )
     same = next(group for group in groups if choice in group)
     others = tuple(spec for spec in available if spec not in same)
@@ -113,7 +117,13 @@ def _chosen(
         reason += ", which the file names"
     elif others:
         reason += f" (and of {some(others, shown=3)}, which may compute differently)"
-    return Guess(spec=choice, num_classes=known.num_classes(shapes), reason=reason, others=others)
+    return Guess(
+        spec=choice,
+        num_classes=known.num_classes(shapes),
+        reason=reason,
+        others=others,
+        prefix=prefix,
+    )
 
 
 def _hints(tree: object) -> set[str]:

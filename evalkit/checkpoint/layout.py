@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -152,7 +152,19 @@ def _match_reversed(file: Shapes, model: Shapes) -> Match:
     )
 
 
-def _unwrapped(keys: Shapes) -> dict[str, str]:
+def unwrapped_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Return key without wrappers -> original key, or all as they are where two become one.
+
+    Example:
+        >>> unwrapped_keys(["module.fc._orig_mod.weight", "module.fc._orig_mod.bias"])
+        {'fc.weight': 'module.fc._orig_mod.weight', 'fc.bias': 'module.fc._orig_mod.bias'}
+    """
+    keys = list(keys)
+    found = _unwrapped(keys)
+    return found if len(found) == len(keys) else {key: key for key in keys}
+
+
+def _unwrapped(keys: Iterable[str]) -> dict[str, str]:
     """Return key without wrappers -> original key; fewer than *keys* where two became one."""
     return {".".join(part for part in key.split(".") if part not in WRAPPERS): key for key in keys}
 
@@ -260,16 +272,3 @@ def _other_shapes(
         for key in model
         if key not in pairs and prefix + key in file
     }
-
-
-def unwrapped_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """Return shapes under keys without wrappers, or as they are where keys would become equal.
-
-    Example:
-        >>> unwrapped_shapes({"module.fc._orig_mod.weight": (2, 4)})
-        {'fc.weight': (2, 4)}
-    """
-    keys = _unwrapped(shapes)
-    if len(keys) < len(shapes):
-        return dict(shapes)
-    return {key: shapes[original] for key, original in keys.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -34,6 +35,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint that plain ``torch.load(path, weights_only=True)`` reads everywhere.
 
+    A path that ends in ".safetensors" gets that format, with all but the weights in its header.
+
     The file appears under its name only when it is whole: it is written beside it, read again,
     flushed to disk and renamed. Wrappers around the model (DataParallel, torch.compile) leave no
     trace in the keys, and tensors are stored for the CPU.
@@ -44,7 +47,8 @@ def save_checkpoint(
         classes: Class names in the order of the model's outputs.
         transform: The preset for evaluation, as ``TransformSpec.as_dict`` gives it.
         model_spec: How `load_checkpoint` builds the model, such as "torchvision:resnet18".
-        **extra: What else to keep, such as ``epoch=3``: numbers, text, tensors, lists and dicts.
+        **extra: What else to keep, such as ``epoch=3``: numbers, text, lists and dicts; tensors as
+            well, but not in safetensors.
 
     Raises:
         InputError: *extra* holds an object of a class that is not safe to read, the folder does
@@ -66,29 +70,34 @@ def save_checkpoint(
         "transform": None if transform is None else dict(transform),
         "model_spec": model_spec,
     }
-    _write(
-        path,
-        {
-            **extra,
-            "state_dict": {key: tensor.detach().cpu() for key, tensor in tensors.items()},
-            **{key: value for key, value in known.items() if value is not None},
-        },
-    )
+    notes = {**extra, **{key: value for key, value in known.items() if value is not None}}
+    write_checkpoint(path, {key: tensor.detach().cpu() for key, tensor in tensors.items()}, notes)
 
 
-def _write(path: Path, tree: dict[str, Any]) -> None:
+def write_checkpoint(
+    path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]
+) -> None:
+    """Write weights and what else is to be known of them, whole or not at all.
+
+    Args:
+        path: Ends in ".safetensors" for that format, in which *notes* are JSON in the header.
+        tensors: The weights; under "state_dict" in the other format.
+        notes: Numbers, text, lists and dicts.
+
+    Raises:
+        InputError: *notes* hold something else, or the file cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with unfinished.open("xb") as file:
-            torch.save(tree, file)
-            file.flush()
-            os.fsync(file.fileno())
-        torch.load(unfinished, map_location="cpu", weights_only=True, mmap=True)
+        if path.suffix == ".safetensors":
+            _write_safetensors(unfinished, path, tensors, notes)
+        else:
+            _write_torch(unfinished, {**notes, "state_dict": dict(tensors)})
         unfinished.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
         raise InputError(
-            f"{path}: expected a place to write a checkpoint to, got '{error.strerror}': "
+            f"{path}: expected a place to write a checkpoint to, got '{error.strerror or error}': "
             "choose another path"
         ) from error
     except pickle.UnpicklingError as error:
@@ -99,6 +108,54 @@ def _write(path: Path, tree: dict[str, Any]) -> None:
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _write_torch(path: Path, tree: dict[str, Any]) -> None:
+    with path.open("xb") as file:
+        torch.save(tree, file)
+        file.flush()
+        os.fsync(file.fileno())
+    torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _write_safetensors(
+    path: Path, target: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]
+) -> None:
+    """Write the tensors; what shares memory is written twice, as the format has no ties."""
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise InputError(
+            f"{target}: expected the package safetensors to write this format, got '{error}': "
+            "pip install safetensors"
+        ) from error
+    try:
+        said = {key: json.dumps(value) for key, value in notes.items()}
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{target}: expected numbers, text, lists and dicts beside the weights, got {error}: "
+            "convert it first, or save under another suffix than .safetensors"
+        ) from error
+    _reserve(path)
+    save_file(_apart(tensors), path, metadata={"format": "pt", **said})
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _reserve(path: Path) -> None:
+    """Create the file as any program does: safetensors would give it narrower permissions."""
+    path.open("xb").close()
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors that lie in memory as they are written: in order, none within another."""
+    seen: set[int] = set()
+    apart = {}
+    for key, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[key] = tensor.clone() if place in seen else tensor.contiguous()
+        seen.add(place)
+    return apart
 
 
 def _flush_folder(folder: Path) -> None:

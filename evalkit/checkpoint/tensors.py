@@ -43,7 +43,11 @@ QUANTISED = {torch.qint8: torch.int8, torch.quint8: torch.uint8, torch.qint32: t
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """The bytes of one or more tensors, and the type that their file gives them."""
+    """The bytes of one or more tensors, and the type that their file gives them.
+
+    They may begin anywhere, as legacy files are packed: x86 and ARM read such values as well, and
+    copying them here would take the memory of the file a second time and untie tied tensors.
+    """
 
     dtype: torch.dtype
     raw: torch.UntypedStorage
@@ -76,11 +80,6 @@ def storage_dtype(kind: object) -> torch.dtype:
     if name not in STORAGE_DTYPES:
         raise ValueError(f"a storage of class {name}")
     return STORAGE_DTYPES[name]
-
-
-def aligned(raw: torch.UntypedStorage, dtype: torch.dtype) -> torch.UntypedStorage:
-    """Return a storage whose values begin where the processor expects them: a copy if need be."""
-    return raw if not raw.nbytes() or raw.data_ptr() % dtype.itemsize == 0 else copied(raw)
 
 
 def copied(raw: torch.UntypedStorage) -> torch.UntypedStorage:
@@ -130,7 +129,7 @@ def strided(
     if dtype in QUANTISED:
         raise ValueError("a quantised tensor without its scale")
     empty = torch.empty(0, dtype=dtype)
-    return empty.set_(aligned(storage.raw, dtype), offset if values else 0, size, stride)
+    return empty.set_(storage.raw, offset if values else 0, size, stride)
 
 
 def _numbers(values: Any) -> tuple[int, ...]:

@@ -107,8 +107,6 @@ class TorchZip:
         if self._is_swapped and dtype.itemsize > 1:
             raw = copied(raw)
             raw.byteswap(dtype)  # type: ignore[no-untyped-call]
-        if raw.nbytes() and raw.data_ptr() % dtype.itemsize:
-            raw = self._storages[f"data/{key}"] = copied(raw)
         return Storage(dtype=dtype, raw=raw)
 
     def _located(self, member: zipfile.ZipInfo) -> Region:
