@@ -19,6 +19,7 @@ PANELS = {  # column -> what its axis says, and the factor to its unit
     "power_watts": ("power, W", 1.0),
     "process_cpus": ("processors used", 1.0),
 }
+OF_THE_PROGRAM = {"process_cpus"}  # the same on the row of every GPU
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "svg{width:100%;height:auto}pre{white-space:pre-wrap}text{font-size:12px;fill:#444}"
@@ -30,11 +31,12 @@ Line = tuple[str, list[float], list[float]]  # label, seconds, values
 def lines(rows: Sequence[Row], column: str, factor: float) -> list[Line]:
     """One line per GPU, thinned to what can be seen; samples without a value are left out."""
     found: list[Line] = []
-    for gpu in sorted({row["gpu"] for row in rows}, key=lambda gpu: (gpu is None, gpu)):
+    gpus = sorted({row["gpu"] for row in rows}, key=lambda gpu: (gpu is None, gpu))
+    for gpu in gpus[:1] if column in OF_THE_PROGRAM else gpus:
         told = [row for row in rows if row["gpu"] == gpu and row[column] is not None]
         told = told[:: 1 + len(told) // MOST_POINTS]
         if told:
-            label = "this machine" if gpu is None else f"GPU {gpu}"
+            label = "program" if column in OF_THE_PROGRAM else f"GPU {gpu}"
             values = [row[column] * factor for row in told]
             found.append((label, [row["time_s"] for row in told], values))
     return found
@@ -71,9 +73,9 @@ def save_png(rows: Sequence[Row], path: Path, *, title: str) -> bool:
         for number, (label, seconds, values) in enumerate(found):
             axis.plot(seconds, values, label=label, color=COLOURS[number % len(COLOURS)])
         axis.set_ylabel(heading, fontsize=8)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.08 * max(max(values) for _, _, values in found) or 1.0)
     if shown:
-        axes[0].legend(fontsize=8, ncols=8, loc="lower left")
+        axes[0].legend(fontsize=8, ncols=8, loc="upper left")
     axes[-1].set_xlabel("seconds")
     figure.savefig(path, dpi=110)
     return True

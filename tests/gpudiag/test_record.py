@@ -315,6 +315,19 @@ def test_a_line_is_thinned_to_what_can_be_seen():
     assert len(seconds) <= 1000
 
 
+def test_what_belongs_to_the_program_is_drawn_once(tmp_path):
+    seen = [row | {"process_cpus": 2.0} for gpu in (0, 1) for row in rows(1.0, 0.5, gpu=gpu)]
+    seen = [dict.fromkeys(COLUMNS) | row for row in seen]
+
+    assert chart.lines(seen, "process_cpus", 1.0) == [("program", [0.0, 1.0], [2.0, 2.0])]
+    assert [label for label, _, _ in chart.lines(seen, "memory_used_bytes", 1.0)] == [
+        "GPU 0",
+        "GPU 1",
+    ]
+    if chart.save_png(seen, tmp_path / "record.png", title="$a"):
+        assert (tmp_path / "record.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_lines_of_the_sampler_become_rows():
     samples = Samples()
     samples.take({"gpus": [{"index": 0, "name": "H100", "uuid": "GPU-1"}]})
