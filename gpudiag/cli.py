@@ -322,8 +322,13 @@ def record(*, command: tuple[str, ...], output: Path | None, interval_s: float) 
 
     folder = output or Path(f"gpudiag-record-{dt.datetime.now():%Y%m%d-%H%M%S}")  # noqa: DTZ005 - local
     code, recording = record_command(command, folder, interval_s=interval_s)
-    recording.save(folder, title=printable(" ".join(command)))
-    click.echo(f"{recording.verdict}\nrecord: {folder}", err=True)
+    click.echo(recording.verdict, err=True)
+    try:
+        recording.save(folder, title=printable(" ".join(command)))
+    except (InputError, OSError) as error:  # the program's exit code is what its caller waits for
+        click.echo(f"gpudiag: the record could not be written: {error}", err=True)
+    else:
+        click.echo(f"record: {folder}", err=True)
     return code
 
 

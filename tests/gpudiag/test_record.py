@@ -92,6 +92,21 @@ def test_a_program_that_is_not_there_is_one_line(record, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_record_that_cannot_be_written_leaves_the_exit_code(record, tmp_path):
+    done = record("sh", "-c", f"rmdir {tmp_path}/out; exit 4")
+
+    assert done.returncode == 4
+    assert "gpudiag: the record could not be written: expected a folder that can" in done.stderr
+
+
+def test_a_driver_that_hangs_does_not_hold_the_program_up(record, nvml):
+    started = time.monotonic()
+    done = record("sh", "-c", "exit 6", env=nvml("hangs_halfway"))
+
+    assert done.returncode == 6
+    assert time.monotonic() - started < 15
+
+
 def start(folder, *program, **how):
     return subprocess.Popen(
         [*RECORD, *program], cwd=folder, text=True, stderr=subprocess.PIPE, **how
