@@ -25,6 +25,8 @@ COLD_ROUNDS = 2  # the first runs fill the page cache
 
 def run() -> list[dict[str, Any]]:
     """Each comparison in one run, alternating; medians, and the spread of the paired ratios."""
+    # As for an installed package, which pip has compiled: an editable one must be allowed to.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as folder:
         library = simulator.build(Path(folder) / "library")
         eight = os.environ | simulator.environment("healthy_8", library)

@@ -58,12 +58,20 @@ class Rule:
 
     id: str
     severity: Severity
-    title: str
-    explanation: str
     links: tuple[str, ...]
     explains: tuple[str, ...]  # ids of the rules whose findings are consequences of this one's
     check: Callable[..., Found]  # the function under the decorator, which the catalogue reads
     ask: Callable[[Snapshot], Answer]
+
+    @property
+    def title(self) -> str:
+        """The first line of the check's docstring."""
+        return (self.check.__doc__ or "").partition("\n")[0].rstrip(".")
+
+    @property
+    def explanation(self) -> str:
+        """The rest of the docstring: how the fault is seen, and why it comes about."""
+        return (inspect.getdoc(self.check) or "").partition("\n")[2].strip()
 
     def __call__(self, snapshot: Snapshot) -> Answer:
         """Ask *snapshot*; findings carry this rule's id, severity, title and links.
@@ -102,7 +110,9 @@ def rule(
                 return Answer()
             return Answer((found,) if isinstance(found, Finding) else found)
 
-        return _rule(rule_id, severity, check, ask, links=links, explains=explains)
+        return Rule(
+            id=rule_id, severity=severity, links=links, explains=explains, check=check, ask=ask
+        )
 
     return decorate
 
@@ -114,7 +124,9 @@ def gpu_rule(
 
     def decorate(check: Callable[[Gpu], Finding | None]) -> Rule:
         ask = _of_each_gpu(lambda gpu, _: check(gpu))
-        return _rule(rule_id, severity, check, ask, links=links, explains=explains)
+        return Rule(
+            id=rule_id, severity=severity, links=links, explains=explains, check=check, ask=ask
+        )
 
     return decorate
 
@@ -126,7 +138,9 @@ def gpu_in_machine_rule(
 
     def decorate(check: Callable[[Gpu, Snapshot], Finding | None]) -> Rule:
         ask = _of_each_gpu(check)
-        return _rule(rule_id, severity, check, ask, links=links, explains=explains)
+        return Rule(
+            id=rule_id, severity=severity, links=links, explains=explains, check=check, ask=ask
+        )
 
     return decorate
 
@@ -151,25 +165,3 @@ def _of_each_gpu(check: Callable[[Gpu, Snapshot], Finding | None]) -> Callable[[
 def subject_of(gpu: Gpu) -> str:
     """How a finding names a GPU: by UUID, by index where the UUID is not known."""
     return f"gpu:{known_or(gpu.uuid, str(gpu.index))}"
-
-
-def _rule(
-    rule_id: str,
-    severity: Severity,
-    check: Callable[..., Found],
-    ask: Callable[[Snapshot], Answer],
-    *,
-    links: tuple[str, ...],
-    explains: tuple[str, ...],
-) -> Rule:
-    title, _, explanation = (inspect.getdoc(check) or "").partition("\n")
-    return Rule(
-        id=rule_id,
-        severity=severity,
-        title=title.rstrip("."),
-        explanation=explanation.strip(),
-        links=links,
-        explains=explains,
-        check=check,
-        ask=ask,
-    )
