@@ -134,6 +134,9 @@ class Host:
         except subprocess.TimeoutExpired:
             stdout, stderr = _kill(process)
             exit_code = None
+        except KeyboardInterrupt:
+            _kill(process)  # it has a session of its own, so that Ctrl-C does not reach it
+            raise
         finally:
             self._running.discard(process)
         return Completed(stdout=stdout, stderr=stderr, exit_code=exit_code, timeout_s=timeout_s)

@@ -4,8 +4,11 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from builders import snapshot
@@ -83,6 +86,39 @@ def test_ranks_under_torchrun_are_compared_and_one_of_them_speaks():
         for rank in (0, 1)
     }
     assert all(float(row["ratio_to_peers"]) > 0 for row in rows if "bus" in row["test"])
+
+
+def measuring():
+    """The processes that measure."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"children/measure.py" in (folder / "cmdline").read_bytes():
+                found.add(folder.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_ctrl_c_leaves_no_process_behind():
+    before = measuring()
+    with subprocess.Popen(
+        [sys.executable, "-m", "gpudiag", "measure", "--minutes", "5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        limit = time.monotonic() + 20
+        while not (started := measuring() - before):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=20)
+
+    assert (out, err.strip(), running.returncode) == ("", "gpudiag: interrupted", 130)
+    while started & measuring():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 def test_quick_and_minutes_exclude_each_other():
