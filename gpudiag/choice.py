@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from gpudiag.config import Config
 from gpudiag.errors import InputError, close_ones
 from gpudiag.finding import Rule
-from gpudiag.rules import RULES
+from gpudiag.rules import CATALOGUE, RULES
 
 
-def choose_rules(select: Sequence[str], ignore: Sequence[str], config: Config) -> tuple[Rule, ...]:
+def choose_rules(
+    select: Sequence[str], ignore: Sequence[str], config: Config, *, measured: bool = False
+) -> tuple[Rule, ...]:
     """The rules that are left when the command line and the configuration have spoken.
 
     A selection on the command line replaces both lists of the configuration; what is ignored
@@ -20,6 +22,7 @@ def choose_rules(select: Sequence[str], ignore: Sequence[str], config: Config) -
         select: Ids or prefixes as typed, each with commas; empty: what the configuration says.
         ignore: As *select*.
         config: The configuration.
+        measured: Whether the rules on measurements (GD8) are among them.
 
     Raises:
         InputError: An id or prefix matches no rule, or no rule is left.
@@ -38,9 +41,14 @@ def choose_rules(select: Sequence[str], ignore: Sequence[str], config: Config) -
     unwanted = typed_ignore if typed_select else (*typed_ignore, *config.ignore)
     chosen = tuple(
         rule
-        for rule in RULES
+        for rule in (CATALOGUE if measured else RULES)
         if (not wanted or rule.id.startswith(wanted)) and not rule.id.startswith(unwanted)
     )
+    if not chosen and not measured and all(one.startswith("GD8") for one in wanted):
+        raise InputError(
+            f"expected a rule on what a snapshot holds, got {', '.join(wanted)} on measurements: "
+            "add --measure to diagnose"
+        )
     if not chosen:
         raise InputError(
             f"expected a rule to be left, got all of {', '.join(wanted) or 'them'} ignored by "
@@ -51,7 +59,7 @@ def choose_rules(select: Sequence[str], ignore: Sequence[str], config: Config) -
 
 def no_such_rule(ids: Sequence[str], *, source: str = "") -> InputError:
     """The error for ids that no rule has; its message begins with *source*, lists close ones."""
-    known = [rule.id for rule in RULES]
+    known = [rule.id for rule in CATALOGUE]
     got = ", ".join(one or "an empty one" for one in ids)
     return InputError(
         f"{source}expected the id of a rule, got {got}{close_ones(ids[0].upper(), known)}; "
@@ -60,7 +68,7 @@ def no_such_rule(ids: Sequence[str], *, source: str = "") -> InputError:
 
 
 def _check(ids: Sequence[str], *, source: str = "") -> None:
-    known = [rule.id for rule in RULES]
+    known = [rule.id for rule in CATALOGUE]
     unknown = [one for one in ids if not one or not any(i.startswith(one) for i in known)]
     if unknown:
         raise no_such_rule(unknown, source=source)

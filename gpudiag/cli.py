@@ -87,13 +87,13 @@ def diagnose(
     """
     config = options.config_of(context)
     if select or ignore or config.path:
-        _chosen_rules(select, ignore, config)  # a wrong id is told at once
+        _chosen_rules(select, ignore, config, measured=measuring)  # a wrong id is told at once
     seen = _snapshot(snapshot_file, torch=not no_torch, timeout_s=timeout_s, redacted=not no_redact)
     from gpudiag.diagnose import diagnose as ask_rules  # the children work while this is imported
 
-    chosen = _chosen_rules(select, ignore, config)
+    chosen = _chosen_rules(select, ignore, config, measured=measuring)
     if measuring:
-        seen, chosen = _measured(seen, chosen, from_file=snapshot_file)
+        seen = _measured(seen, from_file=snapshot_file)
     report = ask_rules(seen, chosen)
     if not quiet or output is not None:
         colour = output is None and _wants_colour()
@@ -490,10 +490,10 @@ def explain(*, rule_id: str) -> None:
     Example:  gpudiag explain GD202
     """
     from gpudiag.choice import no_such_rule
-    from gpudiag.rules import RULES
+    from gpudiag.rules import CATALOGUE
     from gpudiag.rules.catalogue import as_text
 
-    rule = next((rule for rule in RULES if rule.id == rule_id.upper()), None)
+    rule = next((rule for rule in CATALOGUE if rule.id == rule_id.upper()), None)
     if rule is None:
         raise no_such_rule([rule_id])
     click.echo(as_text(rule))
@@ -502,34 +502,30 @@ def explain(*, rule_id: str) -> None:
 @cli.command()
 def rules() -> None:
     """List every rule with its severity."""
-    from gpudiag.rules import RULES
+    from gpudiag.rules import CATALOGUE
 
-    for rule in RULES:
+    for rule in CATALOGUE:
         click.echo(f"{rule.id}  {rule.severity:<7}  {rule.title}")
 
 
 def _chosen_rules(
-    select: tuple[str, ...], ignore: tuple[str, ...], config: Config
+    select: tuple[str, ...], ignore: tuple[str, ...], config: Config, *, measured: bool = False
 ) -> tuple[Rule, ...]:
     from gpudiag.choice import choose_rules  # with all rules: 20 ms, left to where it is needed
 
-    return choose_rules(select, ignore, config)
+    return choose_rules(select, ignore, config, measured=measured)
 
 
-def _measured(
-    seen: Snapshot, chosen: tuple[Rule, ...], *, from_file: Path | None
-) -> tuple[Snapshot, tuple[Rule, ...]]:
-    """The snapshot with what is measured now, and the rules on it."""
+def _measured(seen: Snapshot, *, from_file: Path | None) -> Snapshot:
+    """The snapshot with what is measured now."""
     if from_file is not None:
         raise InputError(
             "expected --measure on the machine itself, got a saved snapshot: leave one of them out"
         )
     from gpudiag.measure import measure
     from gpudiag.measured import with_measurement
-    from gpudiag.rules.measured import MEASURED_RULES
 
-    more = tuple(rule for rule in MEASURED_RULES if rule not in chosen)
-    return with_measurement(seen, measure(quick=True)), (*chosen, *more)
+    return with_measurement(seen, measure(quick=True))
 
 
 def _threshold(fail_on: str | None, config: Config) -> Severity | None:

@@ -12,6 +12,7 @@ from gpudiag.rules import (
     import_error,
     kernel_module,
     link,
+    measured,
     memory,
     modes,
     multi_gpu,
@@ -184,4 +185,7 @@ RULES: tuple[Rule, ...] = (
     nvlink.fabric_unhealthy,
 )
 
-__all__ = ["RULES"]
+# Every rule there is: those above are asked of any snapshot, the others of one with measurements.
+CATALOGUE: tuple[Rule, ...] = (*RULES, *measured.MEASURED_RULES)
+
+__all__ = ["CATALOGUE", "RULES"]

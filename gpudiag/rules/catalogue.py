@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gpudiag.finding import Rule
-from gpudiag.rules import RULES
+from gpudiag.rules import CATALOGUE
 
 FAMILIES = {
     "GD1": "Driver",
@@ -24,6 +24,7 @@ FAMILIES = {
     "GD5": "GPU memory",
     "GD6": "System and environment",
     "GD7": "Several GPUs",
+    "GD8": "Measurements (`gpudiag diagnose --measure`)",
 }
 WIDTH = 100
 TEXTS = (ast.Constant, ast.JoinedStr, ast.IfExp, ast.BinOp)  # what a local name may stand for
@@ -121,7 +122,7 @@ def as_text(rule: Rule) -> str:
     """A rule's page for the terminal.
 
     Example:
-        >>> print(as_text(RULES[3]).splitlines()[0])
+        >>> print(as_text(CATALOGUE[3]).splitlines()[0])
         GD104  The nouveau driver holds the GPU  (error)
     """
     return _rendered(rule, head=f"{rule.id}  {rule.title}  ({rule.severity})")
@@ -149,7 +150,7 @@ def document() -> str:
     ]
     for prefix, family in FAMILIES.items():
         parts.append(f"## {family}")
-        parts += [as_markdown(rule) for rule in RULES if rule.id.startswith(prefix)]
+        parts += [as_markdown(rule) for rule in CATALOGUE if rule.id.startswith(prefix)]
     rows = "\n".join(f"| {fault} | {reason} |" for fault, reason in NOT_DETECTABLE)
     parts += [
         "## Not detectable, because",
@@ -160,7 +161,7 @@ def document() -> str:
 
 def _overview() -> str:
     rows = "\n".join(
-        f"| [{rule.id}](#{_anchor(rule)}) | {rule.severity} | {rule.title} |" for rule in RULES
+        f"| [{rule.id}](#{_anchor(rule)}) | {rule.severity} | {rule.title} |" for rule in CATALOGUE
     )
     return f"| rule | severity | title |\n|--|--|--|\n{rows}"
 

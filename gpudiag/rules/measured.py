@@ -62,6 +62,11 @@ def far_below_data_sheet(snapshot: Snapshot) -> Finding | None:
 
     Compared are half-precision products and copies within the memory, with the dense rates of the
     data sheet; for a part that is not in gpudiag's table nothing is compared.
+
+    Cause: everything on this GPU takes longer than it should.
+
+    Cure: end other programs on the GPU and measure again; then look at its temperature, power
+    limit and clocks under load with gpudiag measure.
     """
     return _slow(
         figure
@@ -75,6 +80,11 @@ def below_data_sheet(snapshot: Snapshot) -> Finding | None:
     """A GPU delivers clearly less than healthy parts of its kind.
 
     They reach 70 to 87 % of the data sheet's dense rate; this one lies between 45 and 60 %.
+
+    Cause: everything on this GPU takes longer than it should.
+
+    Cure: end other programs on the GPU and measure again; then look at its temperature, power
+    limit and clocks under load with gpudiag measure.
     """
     return _slow(
         figure

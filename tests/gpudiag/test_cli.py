@@ -340,11 +340,11 @@ def test_explain_shows_a_rules_page(run):
 
 
 def test_rules_lists_every_rule(run):
-    from gpudiag.rules import RULES
+    from gpudiag.rules import CATALOGUE
 
     lines = run("rules").stdout.splitlines()
 
-    assert len(lines) == len(RULES)
+    assert [line.split()[0] for line in lines] == [rule.id for rule in CATALOGUE]
     assert lines[0] == "GD101  error    No NVIDIA driver is installed"
 
 
