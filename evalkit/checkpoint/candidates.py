@@ -40,6 +40,12 @@ class Candidate:
         return sum(tensor.numel() for tensor in self.tensors.values())
 
     @property
+    def weight(self) -> int:
+        """Number of values that may be trained weights: no counters, no random state."""
+        tensors = self.tensors.values()
+        return sum(one.numel() for one in tensors if one.is_floating_point() or one.is_quantized)
+
+    @property
     def is_averaged(self) -> bool:
         """Whether the name says that these are averages of the weights (EMA, SWA, a teacher)."""
         return is_averaged(self.name)

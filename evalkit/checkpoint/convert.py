@@ -11,7 +11,7 @@ import torch
 from evalkit.checkpoint.candidates import Candidate, find_candidates
 from evalkit.checkpoint.fit import named_candidate, no_candidates
 from evalkit.checkpoint.guess import guess_model
-from evalkit.checkpoint.layout import unwrapped_keys
+from evalkit.checkpoint.layout import AVERAGE_COUNTER, unwrapped_keys
 from evalkit.checkpoint.peculiar import peculiarity
 from evalkit.checkpoint.read import read
 from evalkit.checkpoint.report import found_classes, found_value
@@ -108,7 +108,7 @@ def _chosen(contents: Contents, weights: str | None) -> tuple[Candidate, list[Ca
     if weights is not None:
         chosen = named_candidate(contents, found, weights)
     else:
-        chosen = max(found, key=lambda one: (not one.is_averaged, one.elements))
+        chosen = max(found, key=lambda one: (not one.is_averaged, one.weight))
     return chosen, [one for one in found if one is not chosen]
 
 
@@ -127,9 +127,11 @@ def _clean_names(chosen: Candidate, prefix: str | None) -> tuple[dict[str, str],
         if part not in name.split(".")
     }
     if prefix is None:
-        prefix = _holders(list(names))
+        prefix = _holders([name for name in names if name != AVERAGE_COUNTER])
     below = {
-        name.removeprefix(prefix): key for name, key in names.items() if name.startswith(prefix)
+        name.removeprefix(prefix): key
+        for name, key in names.items()
+        if name.startswith(prefix) and name != AVERAGE_COUNTER
     }
     return below, (*removed, *([prefix] if prefix else []))
 

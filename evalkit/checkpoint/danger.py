@@ -30,7 +30,7 @@ _MODULES = frozenset(
             "runpy",
             "code",
         ),
-        *("importlib", "builtins", "__builtin__", "commands", "webbrowser", "pty", "pickle"),
+        *("importlib", "builtins", "commands", "webbrowser", "pty", "pickle"),
         *("_pickle", "pip", "asyncio", "multiprocessing", "operator", "urllib", "http", "signal"),
     )
 )

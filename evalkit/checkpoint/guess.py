@@ -55,7 +55,7 @@ def guess_model(tree: object, *, weights: str | None = None) -> Guess:
         ('torchvision:resnet18', 7)
     """
     found = [one for one in find_candidates(tree) if weights in (None, one.name)]
-    raw_first = sorted(found, key=lambda one: (one.is_averaged, -one.elements))
+    raw_first = sorted(found, key=lambda one: (one.is_averaged, -one.weight))
     for candidate in raw_first:
         for prefix, shapes in _views(candidate):
             matches = [

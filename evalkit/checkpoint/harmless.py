@@ -146,7 +146,7 @@ def _in(modules: tuple[str, ...], *names: str) -> tuple[str, ...]:
     return tuple(f"{module}.{name}" for module in modules for name in names)
 
 
-_BUILTINS = ("builtins", "__builtin__")  # the second in Python 2
+_BUILTINS = ("builtins",)
 _PATHLIB = ("pathlib", "pathlib._local")
 _MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _STAND_INS: dict[Any, tuple[str, ...]] = {
@@ -172,9 +172,7 @@ _STAND_INS: dict[Any, tuple[str, ...]] = {
     plain_frozenset: _in(_BUILTINS, "frozenset"),
     complex: _in(_BUILTINS, "complex"),
     plain_text: ("torch.torch_version.TorchVersion",),
-    reconstructed: (
-        *_in(("copyreg", "copy_reg"), "_reconstructor", "__newobj__", "__newobj_ex__"),
-    ),
+    reconstructed: _in(("copyreg",), "_reconstructor", "__newobj__", "__newobj_ex__"),
     nothing: (
         "numpy.ndarray",
         *_in(_BUILTINS, "bool", "dict", "float", "int", "list", "str", "object", "unicode"),

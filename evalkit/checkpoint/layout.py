@@ -25,6 +25,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 WRAPPERS = frozenset(
     {"module", "_forward_module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 )
+AVERAGE_COUNTER = "n_averaged"  # that AveragedModel puts beside the keys of what it wraps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def strip_wrappers(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch
         (['submodule.weight'], 'module._orig_mod.')
     """
     prefix = ""
-    keys = list(tensors)
+    keys = [key for key in tensors if key != AVERAGE_COUNTER]
     while heads := {key.removeprefix(prefix).partition(".")[0] for key in keys}:
         if len(heads) > 1 or not heads <= WRAPPERS:
             break

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # some seconds. The pickle of a checkpoint of 1,000 tensors and their optimizer takes 100,000.
 MAX_STEPS = 2_000_000
 MAX_COPIED_BYTES = 512 << 20  # text and bytes that are given to what rebuilds arrays
+PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # as protocols 0 to 2 still write
 TOO_MANY = f"more than {MAX_STEPS:,} objects beside the tensors"
 MAX_KEY_PARTS = 16
 MAX_KEY_DEPTH = 3
@@ -143,7 +144,7 @@ class Unpickler:
         self._push(self._find(str(module), str(name)))
 
     def _find(self, module: str, name: str) -> Any:
-        path = f"{module}.{name}"
+        path = f"{PYTHON_2.get(module, module)}.{name}"
         if path not in self._known:
             self.unknown[path] = None
             return Named(path)

@@ -136,15 +136,12 @@ def _write_safetensors(
             f"{target}: expected numbers, text, lists and dicts beside the weights, got {error}: "
             "convert it first, or save under another suffix than .safetensors"
         ) from error
-    _reserve(path)
+    path.open("xb").close()
+    permissions = path.stat().st_mode  # those of any new file; safetensors gives narrower ones
     save_file(_apart(tensors), path, metadata={"format": "pt", **said})
+    path.chmod(permissions)
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _reserve(path: Path) -> None:
-    """Create the file as any program does: safetensors would give it narrower permissions."""
-    path.open("xb").close()
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

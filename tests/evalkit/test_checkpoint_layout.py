@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,26 @@ def test_entries_that_are_no_tensors_are_left_out():
 
     assert list(candidate.tensors) == ["fc.weight"]
     assert candidate.elements == 4
+
+
+def test_lists_and_dicts_of_other_classes_are_looked_into():
+    from evalkit.checkpoint.pickles import Inert
+
+    easy = Inert(path="easydict.EasyDict", entries={"net": tensors("w")})
+
+    assert names([{"epoch": 3}, easy, tensors("a")]) == ["1.net", "2"]
+
+
+def test_numpy_arrays_count_as_tensors():
+    from evalkit.checkpoint.harmless import PlainArray
+
+    array = PlainArray()
+    array.value = np.ones((2, 2), dtype=">f4")
+
+    (candidate,) = find_candidates({"w": array, "none": PlainArray()})
+
+    assert candidate.tensors["w"].dtype is torch.float32
+    assert list(candidate.tensors) == ["w"]
 
 
 @pytest.mark.parametrize("tree", [None, [torch.ones(1)], torch.ones(1), {}, {"epoch": 3}])
@@ -127,6 +148,35 @@ def test_a_wrapped_model_takes_plain_keys_and_other_wrappers():
     assert match(MODEL, under("module.")).elements == TOTAL
     assert match(under("_orig_mod."), under("module.")).elements == TOTAL
     assert match(under("module."), under("module.")).prefixes == ()
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.encoder.", "0."])
+def test_a_prefix_that_only_the_model_has(prefix):
+    found = match(MODEL, under(prefix))
+
+    assert found.elements == TOTAL
+    assert found.pairs == {prefix + key: key for key in MODEL}
+    assert found.model_prefixes == (prefix,)
+    assert (found.prefixes, found.missing, found.unexpected) == ((), (), ())
+
+
+def test_different_prefixes_on_both_sides():
+    found = match(under("module.net."), under("model."))
+
+    assert found.elements == TOTAL
+    assert found.prefixes == ("module.", "net.")
+    assert found.model_prefixes == ("model.",)
+
+
+def test_a_model_with_a_head_beside_the_plain_backbone():
+    """All of the file has a place, and what has none in it is missing."""
+    model = under("backbone.") | {"head.weight": (7, 7)}
+
+    found = match(MODEL, model)
+
+    assert found.elements == TOTAL
+    assert found.model_prefixes == ("backbone.",)
+    assert found.missing == ("head.weight",)
 
 
 def test_a_real_module_named_module_keeps_its_name():

@@ -4,6 +4,8 @@ import sys
 import pytest
 import torch
 from checkpoint_files import SmallNet, same_weights, small_net
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from evalkit.checkpoint import load_checkpoint, save_checkpoint
@@ -110,3 +112,66 @@ def test_classes_that_repeat(path):
 
     assert str(error.value) == "classes must differ from each other, got ['cat', 'cat']"
     assert not path.exists()
+
+
+def test_safetensors_by_suffix(tmp_path):
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(
+        path,
+        nn.DataParallel(small_net(seed=1, num_classes=2)),
+        classes=["cat", "dog"],
+        transform={"resize": 256, "mean": [0.5]},
+        model_spec="torchvision:resnet18",
+        epoch=3,
+    )
+
+    loaded, report = load_checkpoint(path, SmallNet(num_classes=2))
+
+    assert set(load_file(path)) == set(small_net().state_dict())
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {
+            "format": "pt",
+            "classes": '["cat", "dog"]',
+            "transform": '{"resize": 256, "mean": [0.5]}',
+            "model_spec": '"torchvision:resnet18"',
+            "epoch": "3",
+        }
+    assert same_weights(loaded, small_net(seed=1, num_classes=2))
+    assert report.classes == ("cat", "dog")
+    assert report.transform == {"resize": 256, "mean": [0.5]}
+    assert report.model_spec == "torchvision:resnet18"
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(4, 4, bias=False)
+        self.decoder = nn.Linear(4, 4, bias=False)
+        self.decoder.weight = self.encoder.weight
+
+
+def test_tied_weights_in_safetensors(tmp_path):
+    path, model = tmp_path / "tied.safetensors", Tied()
+    save_checkpoint(path, model)
+
+    loaded, report = load_checkpoint(path, Tied())
+
+    assert torch.equal(loaded.decoder.weight, model.encoder.weight)
+    assert report.matched_fraction == 1
+
+
+def test_safetensors_hold_no_tensors_beside_the_weights(tmp_path):
+    path = tmp_path / "best.safetensors"
+
+    with pytest.raises(InputError) as error:
+        save_checkpoint(path, small_net(), mean=torch.ones(3))
+
+    assert str(error.value) == (
+        f"{path}: expected numbers, text, lists and dicts beside the weights, got Object of type "
+        "Tensor is not JSON serializable: convert it first, or save under another suffix than "
+        ".safetensors"
+    )
+    assert list(tmp_path.iterdir()) == []
