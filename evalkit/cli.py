@@ -90,6 +90,12 @@ def report(
 
     method, group_by = options.method(chosen)
     check_folder(out)
+    other = out / "predictions.parquet"
+    if other.exists() and not (table.exists() and other.samefile(table)):
+        raise InputError(
+            f"out must not hold another evaluation's predictions, got {out} with {other.name}: "
+            "choose another folder"
+        )
     evaluation = Evaluation.from_table(
         table,
         label_column=label_column,
@@ -291,7 +297,7 @@ def demo(*, out: Path) -> None:
         f"\nwritten to {out}: images, checkpoint, tables. Next, the same with your own hands:\n"
         f"  evalkit evaluate --checkpoint {place}/checkpoint.pth --model {MODEL} "
         f"--data {place}/val --out my-report\n"
-        f"  evalkit report {place}/predictions.parquet --out my-report"
+        f"  evalkit report {place}/predictions.parquet --out second-report"
     )
 
 

@@ -114,12 +114,26 @@ def natural_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=key)
 
 
+def _not_utf_8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _folder(root: Path) -> Source:
     """Samples in torchvision's order: classes sorted by name, then folders and files sorted."""
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
     classes = sorted(entry.name for entry in entries if entry.is_dir())
     if not classes:
         raise InputError(_no_class_folders(root, entries))
+    undecodable = [name for name in classes if _not_utf_8(name)]
+    if undecodable:
+        raise InputError(
+            "data must have class folders with names in UTF-8, got "
+            f"{some([ascii(name) for name in undecodable])} in {root}: rename them"
+        )
     if SPLIT_NAMES.issuperset(name.lower() for name in classes):
         raise InputError(
             f"data must be a folder with one folder per class, got {root} with the splits "

@@ -52,7 +52,7 @@ _STATISTICS = (
         "--replicates",
         default=1_000,
         show_default=True,
-        type=click.IntRange(100),
+        type=click.IntRange(100, 100_000),
         help="How often the counts are drawn anew for intervals.",
     ),
     click.option(

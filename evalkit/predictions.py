@@ -35,7 +35,7 @@ OPTIONAL = ("confidence", "label_probability", "top5", "path", "probabilities")
 LISTS = ("top5", "probabilities")  # which no CSV file can hold
 PARQUET_MAGIC = b"PAR1"
 KEPT = "kept "  # in front of the names of further columns, which may be called anything
-INSTALL_PYARROW = "pip install 'gpudiag[eval]'"
+INSTALL_PYARROW = "pip install 'gpudiag[report]'"
 SHOWN = 10
 UNREADABLE_CSV = (
     pd.errors.ParserError,

@@ -132,7 +132,7 @@ def _table_command(
     def command(*, form: str, snapshot_file: Path | None, timeout_s: float) -> None:
         from gpudiag.render import as_table
         from gpudiag.snapshot import Missing
-        from gpudiag.tables import TABLES, in_a_terminal
+        from gpudiag.tables import TABLES, columns, in_a_terminal
 
         seen = _snapshot(snapshot_file, torch=torch, timeout_s=timeout_s, redacted=False)
         here = _look(seen) if holders and snapshot_file is None else None
@@ -141,7 +141,7 @@ def _table_command(
         reason = f"{empty}: {gpus.missing}" if isinstance(gpus, Missing) else empty
         write: dict[str, Callable[[], str]] = {
             "text": lambda: as_table.as_text(in_a_terminal(name, rows), empty=reason),
-            "csv": lambda: as_table.as_csv(rows),
+            "csv": lambda: as_table.as_csv(rows, columns=columns(name)),
             "json": lambda: as_table.as_json(rows),
         }
         click.echo(write[form]())
@@ -359,7 +359,7 @@ def measure(
     """
     if quick and minutes is not None:
         raise InputError("expected --quick or --minutes, got both: leave one of them out")
-    from gpudiag.measure import as_json, as_text, rows
+    from gpudiag.measure import COLUMNS, as_json, as_text, rows
     from gpudiag.measure import measure as measure_now
     from gpudiag.render import as_table
 
@@ -367,7 +367,7 @@ def measure(
     if found.rank == 0:
         write: dict[str, Callable[[], str]] = {
             "text": lambda: as_text(found),
-            "csv": lambda: as_table.as_csv(rows(found)),
+            "csv": lambda: as_table.as_csv(rows(found), columns=COLUMNS),
             "json": lambda: as_json(found),
         }
         _deliver(write[form](), output)
@@ -596,7 +596,7 @@ def _deliver(text: str, output: Path | None) -> None:
 
 
 def _wants_colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def main() -> None:

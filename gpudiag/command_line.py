@@ -26,11 +26,13 @@ def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int
     Returns:
         What the command returned (None: 0); 2 for a usage error or bad input; 3 for a fault of
         the program's own, whose traceback is printed with ``NAME_DEBUG=1``; 130 when
-        interrupted; 141 when the reader of standard output went away.
+        interrupted; 141 when the reader of standard output went away. A full disk and the like
+        are one line and 3.
     """
     try:
         code = command.main(prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: it was closed before the program started
+            sys.stdout.flush()
     except SystemExit:
         if f"_{name.upper()}_COMPLETE" in os.environ:
             raise  # a shell asks for completions
@@ -46,6 +48,9 @@ def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _complain(name, f"{error.strerror or error}{where}", EXIT_INTERNAL_ERROR)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is left is a bug of ours
         return _internal_error(name, error)
     return code if isinstance(code, int) else 0

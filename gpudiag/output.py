@@ -12,6 +12,8 @@ from gpudiag.errors import InputError
 def write_private(path: Path, text: str) -> None:
     """Write *text* to *path* with mode 0600, replacing a file but never following a link.
 
+    A device or a pipe is written into and stays what it is.
+
     Raises:
         InputError: The path is a symbolic link or a folder, or its folder cannot be written.
     """
@@ -19,6 +21,9 @@ def write_private(path: Path, text: str) -> None:
         raise InputError(f"expected a file to write, got the symbolic link {path}: name its target")
     if path.is_dir():
         raise InputError(f"expected a file to write, got the folder {path}: add a file name")
+    if path.exists() and not path.is_file():
+        _write_into(path, text)
+        return
     temporary = None
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -32,4 +37,14 @@ def write_private(path: Path, text: str) -> None:
             Path(temporary).unlink(missing_ok=True)
         raise InputError(
             f"expected a folder that can be written for {path}, got: {error.strerror}"
+        ) from error
+
+
+def _write_into(path: Path, text: str) -> None:
+    try:
+        with path.open("w", encoding="utf-8") as device:
+            device.write(text)
+    except OSError as error:
+        raise InputError(
+            f"expected a file or device to write, got {path}: {error.strerror}"
         ) from error

@@ -128,8 +128,11 @@ TABLES: dict[str, Callable[..., list[Row]]] = {
 
 
 IN_A_TERMINAL = {  # the columns of the text form, where not all of them
+    "devices": (
+        *("index", "uuid", "name", "memory_total_bytes", "temperature_celsius", "power_watts"),
+    ),
     "memory": (
-        *("index", "uuid", "name", "total_bytes", "used_bytes", "processes_bytes"),
+        *("index", "uuid", "total_bytes", "used_bytes", "processes_bytes"),
         *("unaccounted_bytes", "reserved_bytes", "free_bytes"),
     ),
     "processes": (
@@ -145,10 +148,12 @@ def in_a_terminal(table: str, rows: list[Row]) -> list[Row]:
     names = IN_A_TERMINAL.get(table)
     if names is None:
         return rows
-    return [{name: _shortened(row[name]) for name in names} for row in rows]
+    return [{name: _shortened(row[name], name) for name in names} for row in rows]
 
 
-def _shortened(value: Any) -> Any:
+def _shortened(value: Any, column: str) -> Any:
+    if column == "uuid" and isinstance(value, str):
+        return "-".join(value.split("-")[:2])  # enough for CUDA_VISIBLE_DEVICES
     if isinstance(value, str) and len(value) > LONGEST_IN_A_TERMINAL:
         return f"{value[: LONGEST_IN_A_TERMINAL - 1]}…"
     return value

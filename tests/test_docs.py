@@ -7,7 +7,7 @@ import pytest
 
 from evalkit.cli import cli as evalkit_cli
 from gpudiag.cli import cli as gpudiag_cli
-from gpudiag.rules import RULES
+from gpudiag.rules import CATALOGUE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,7 +49,7 @@ def test_links_within_the_project_lead_somewhere(page):
 def test_every_rule_that_a_page_names_exists(page):
     named = set(re.findall(r"\bGD[1-9]\d\d\b", page.read_text()))
 
-    assert named - {rule.id for rule in RULES} == set()
+    assert named - {rule.id for rule in CATALOGUE} == set()
 
 
 def test_every_page_is_reached_from_the_readme():

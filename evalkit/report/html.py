@@ -15,12 +15,11 @@ from evalkit.report.origin import UNDEFINED, origins
 from evalkit.report.parts import slice_rows
 from evalkit.report.payload import as_json, payload
 from evalkit.report.text import one_line
-from evalkit.report.thumbnails import thumbnails
 from evalkit.wording import counted
 from gpudiag.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from evalkit.evaluation import Evaluation
@@ -111,13 +110,19 @@ def _title(summary: Mapping[str, Any]) -> str:
     return PurePath(path).name if path else "Predictions"
 
 
+def _thumbnails(paths: Iterable[str], folder: Path) -> dict[str, str]:
+    from evalkit.report.thumbnails import thumbnails  # Pillow, which a report without images lacks
+
+    return thumbnails(paths, folder)
+
+
 def _add_thumbnails(drawn: dict[str, Any], images: Path | None) -> None:
     """Add to the samples what can be shown of them, those in the galleries first."""
     if drawn["samples"] is None:
         return
     paths = drawn["samples"]["path"]
     first = [*drawn["gallery"], *drawn["suspects"], *range(len(paths))]
-    found = thumbnails((paths[position] for position in first), images) if images else {}
+    found = _thumbnails((paths[position] for position in first), images) if images else {}
     drawn["samples"]["thumbnail"] = {
         str(position): found[path] for position, path in enumerate(paths) if path in found
     }
@@ -143,7 +148,9 @@ def _template() -> Any:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
-        raise InputError("writing report.html needs jinja2: pip install 'gpudiag[eval]'") from error
+        raise InputError(
+            "writing report.html needs jinja2: pip install 'gpudiag[report]'"
+        ) from error
     loader = PackageLoader("evalkit.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.j2")

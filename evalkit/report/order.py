@@ -45,7 +45,7 @@ def similarity_order(counts: npt.NDArray[np.int64]) -> list[int] | None:
     try:
         from scipy.cluster.hierarchy import leaves_list, linkage
     except ImportError as error:
-        raise InputError("ordering classes needs scipy: pip install 'gpudiag[eval]'") from error
+        raise InputError("ordering classes needs scipy: pip install 'gpudiag[report]'") from error
     upper = np.triu_indices(size, 1)
     distance = (similarity.max() - similarity)[upper]
     tree: Any = linkage(distance, method="average", optimal_ordering=size <= POLISHED_UP_TO)

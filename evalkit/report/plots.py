@@ -58,7 +58,7 @@ def _files(name: str, draw: Callable[[Axes], None]) -> dict[str, bytes]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("plots need matplotlib: pip install 'gpudiag[eval]'") from error
+        raise InputError("plots need matplotlib: pip install 'gpudiag[report]'") from error
     # No pyplot: it would keep the figure and choose a backend for the whole process.
     with rc_context({"svg.hashsalt": "evalkit", "font.size": 9}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # not in every font

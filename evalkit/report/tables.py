@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+# Files that not every evaluation has. predictions.parquet is none of them: it may be the input.
+OF_SOME_EVALUATIONS = (
+    *("slices.csv", "ranking.csv", "reliability.csv", "coverage_risk.csv", "thresholds.csv"),
+    *("report.html", "summary.md"),
+)
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the wide ones start formulas as well
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -65,6 +70,9 @@ def write_tables(
 ) -> list[Path]:
     """Write the files of an evaluation, see `evalkit.evaluation.Evaluation.save`.
 
+    What a former evaluation left in *folder* and this one does not have is removed: its tables
+    would contradict the new ones. Its ``predictions.parquet`` is kept.
+
     In the CSV files undefined values are empty, and class names are escaped by `escape_cell`.
     *further* are tables that have no names in their index, *documents* any other files, both from
     name to content.
@@ -85,7 +93,11 @@ def write_tables(
         writers["predictions.parquet"] = lambda stream: write_parquet(predictions, stream)
     for name, content in (documents or {}).items():
         writers[name] = functools.partial(_write_bytes, content)
-    return _write_checked(folder, writers)
+    written = _write_checked(folder, writers)
+    for name in OF_SOME_EVALUATIONS:
+        if name not in writers:  # a former evaluation's, which would contradict this one's
+            (folder / name).unlink(missing_ok=True)
+    return written
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:

@@ -24,8 +24,11 @@ def say(facts: dict[str, Any]) -> None:
 def version_on_disk() -> dict[str, Any] | None:
     """The facts that torch/version.py states, readable even where torch cannot be imported."""
     spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None:
         return None
+    if not spec.submodule_search_locations:
+        shadow = {"missing": f"{spec.origin} is imported in place of torch"}
+        return {"version": shadow, "import_error": shadow["missing"]}
     folder = spec.submodule_search_locations[0]
     facts = {}
     try:
@@ -166,6 +169,8 @@ def main() -> None:
         say({"python": sys.executable, "import_error": missing, "version": missing})
         return
     say({"python": sys.executable, **facts})
+    if "import_error" in facts:
+        return
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:

@@ -65,6 +65,12 @@ def measure(
     return _result(objects, failure, recording.rows, rank=int(host.environment.get("RANK", "0")))
 
 
+COLUMNS = (
+    *("device", "test", "value", "unit", "ratio_to_data_sheet", "ratio_to_peers", "repeats"),
+    "spread_fraction",
+)
+
+
 def rows(measurement: Measurement) -> list[dict[str, Any]]:
     """One row per figure, for a table."""
     return [

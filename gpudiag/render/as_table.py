@@ -28,14 +28,13 @@ def as_text(rows: Sequence[Row], *, empty: str) -> str:
     return "\n".join(line.rstrip() for line in table.splitlines())
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Row], *, columns: Sequence[str]) -> str:
     """CSV with one header row; bytes stay bytes, fractions stay fractions, formulas do nothing."""
     text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _inert(value) for name, value in row.items()})
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _inert(value) for name, value in row.items()})
     return text.getvalue().rstrip("\n")
 
 

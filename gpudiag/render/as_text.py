@@ -190,6 +190,9 @@ def _counts(report: Report, *, verbose: bool) -> str:
         for severity in Severity
         if counts[severity] or severity is not Severity.NOTE
     ]
+    folded = sum(finding.explained_by is not None for finding in report.findings)
+    if folded:
+        parts[-1] += f" ({folded} of these explained by another)"
     parts.append(f"{len(report.passed)} rules passed")
     if report.skipped:
         hint = "" if verbose else " (-v says why)"

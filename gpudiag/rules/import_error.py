@@ -61,7 +61,8 @@ IMPORT_FAULTS = (
         "unset LD_LIBRARY_PATH and LD_PRELOAD and try again; if that does not help: {install}",
     ),
     ImportFault(
-        r"partially initialized module 'torch'|module 'torch' has no attribute",
+        r"partially initialized module 'torch'|module 'torch' has no attribute"
+        r"|in place of torch",
         "a file or folder called torch is imported in place of the library",
         "rename it; python -c 'import torch; print(torch.__file__)' shows where it lies",
     ),

@@ -277,7 +277,7 @@ def test_demo_says_what_to_try_next_and_it_works(evalkit):
         "written to my demo: images, checkpoint, tables. Next, the same with your own hands:",
         "  evalkit evaluate --checkpoint 'my demo'/checkpoint.pth --model "
         "evalkit.demo.net:digits_net --data 'my demo'/val --out my-report",
-        "  evalkit report 'my demo'/predictions.parquet --out my-report",
+        "  evalkit report 'my demo'/predictions.parquet --out second-report",
     ]
     for line in output.splitlines()[-2:]:
         code, again, errors = evalkit(*shlex.split(line)[1:])

@@ -249,3 +249,32 @@ def test_report_draws_plots_and_shows_images_when_asked(evalkit, tmp_path):
     assert "data:image/webp;base64," in page
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     assert summary["command"] == "evalkit report t.csv --out report --images . --plots"
+
+
+def test_report_never_mixes_two_evaluations(evalkit, tmp_path):
+    (tmp_path / "t.csv").write_text(TABLE)
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "reliability.csv").write_text("of another run")
+    (folder / "notes.txt").write_text("mine")
+
+    code, _, _ = evalkit("report", "t.csv", "--out", "report")
+
+    assert code == 0
+    assert not (folder / "reliability.csv").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_report_keeps_another_evaluations_predictions(evalkit, tmp_path):
+    (tmp_path / "t.csv").write_text(TABLE)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "predictions.parquet").write_text("of another run")
+
+    code, out, err = evalkit("report", "t.csv", "--out", "report")
+
+    assert (code, out) == (2, "")
+    assert err == (
+        "evalkit: out must not hold another evaluation's predictions, got report with "
+        "predictions.parquet: choose another folder\n"
+    )
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["predictions.parquet"]

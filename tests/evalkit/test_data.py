@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -325,3 +326,11 @@ def test_what_is_odd_is_counted(tmp_path):
         "of 16 bits per channel, scaled to 8": 1,
         "transparent, laid on white": 1,
     }
+
+
+def test_a_class_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
+    (tmp_path / "cat").mkdir()
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff\xfebad")  # noqa: PTH102 - a name of bytes
+
+    with pytest.raises(InputError, match=r"names in UTF-8, got .*udcff.*: rename them"):
+        open_data(tmp_path)

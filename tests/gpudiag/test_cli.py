@@ -355,7 +355,7 @@ def test_tables_have_three_forms(run):
     rows = list(csv.DictReader(io.StringIO(run("memory", "--format", "csv", saved=saved).stdout)))
     objects = json.loads(run("memory", "--format", "json", saved=saved).stdout)
 
-    assert text[0].split()[:4] == ["index", "uuid", "name", "total"]
+    assert text[0].split()[:4] == ["index", "uuid", "total", "GiB"]
     assert text[2].split()[-5:] == ["10.00", "10.00", "0.00", "1.00", "69.00"]
     assert rows[0]["used_bytes"] == str(10 * GIB)
     assert rows[1]["used_bytes"] == ""
@@ -413,3 +413,37 @@ def test_colour_is_written_only_when_it_is_wanted():
 
     assert "\x1b[31;1m✗ error GD401\x1b[0m" in as_text(report, colour=True)
     assert "\x1b" not in as_text(report)
+
+
+def test_a_pipe_is_written_into_and_stays_one(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", str(tmp_path / "pipe")], stdout=subprocess.PIPE) as reader:
+        done = run("snapshot", "--no-torch", "--output", "pipe")
+        text = reader.communicate(timeout=20)[0]
+
+    assert done.returncode == 0
+    assert json.loads(text)["schema_version"] == 1
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        (">&-", 0, ""),
+        ("> /dev/full", 3, "gpudiag: No space left on device\n"),
+    ],
+)
+def test_a_closed_or_full_output_is_no_bug(tmp_path, redirection, code, message):
+    command = f"{sys.executable} -m gpudiag diagnose --no-torch --fail-on never {redirection}"
+
+    done = subprocess.run(
+        ["sh", "-c", command], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
+
+    assert (done.returncode, done.stderr) == (code, message)
+
+
+def test_an_empty_table_has_its_header_in_csv(run):
+    done = run("memory", "--format", "csv", saved=snapshot(gpus=[]))
+
+    assert done.stdout.startswith("index,uuid,name,total_bytes,")

@@ -40,6 +40,8 @@ def left_behind():
             env=os.environ | (env or {}),
         )
         pid = int(trainer.stdout.readline())
+        # exec closes the pipe that Popen waits for before the kernel knows the new arguments
+        wait_until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes())
         started.append((trainer, pid))
         if kill:
             trainer.kill()

@@ -420,3 +420,13 @@ def test_text_that_is_not_utf_8_is_written_out(tmp_path):
 
     assert seen.environment.get("LD_LIBRARY_PATH") == r"/x\xff"
     assert Snapshot.from_json(seen.to_json()) == seen
+
+
+def test_a_file_in_the_place_of_torch_is_named(tmp_path):
+    (tmp_path / "torch.py").write_text("x = 1\n")
+
+    seen = take_snapshot(Host(environment=os.environ | {"PYTHONPATH": str(tmp_path)}))
+
+    finding = only(torch_does_not_import, seen)
+    assert finding.evidence[0] == f"{tmp_path}/torch.py is imported in place of torch"
+    assert finding.fix.startswith("rename it")
