@@ -199,7 +199,7 @@ def _counts(report: Report, *, verbose: bool) -> str:
         parts.append(f"{len(report.skipped)} could not be asked{hint}")
     if report.crashed:
         parts.append(f"{len(report.crashed)} crashed: {', '.join(report.crashed)}")
-    return " · ".join(parts)
+    return _wrapped("", " · ".join(parts))
 
 
 def _asked(report: Report) -> str:
