@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from evalkit.checkpoint.read import Contents
 
 
+WHOLE_MODULE = (
+    "; the file holds a whole module, which is the model if you wrote it and trust it (--trust)"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """A model, what it was built from, and why where that was guessed."""
@@ -78,13 +83,15 @@ def _require_library(contents: Contents, spec: str) -> None:
 
 
 def _guessed(contents: Contents, weights: str | None) -> Choice:
-    if not find_candidates(contents.tree):
+    found = find_candidates(contents.tree)
+    if not found:
         raise no_candidates(contents)
     guess = guess_model(contents.tree, weights=weights)
     if guess.spec is None:
+        whole = any(one.is_module for one in found) and not contents.is_trusted
         raise InputError(
             f"{contents.path}: expected a model to load into, got none, and the file names none "
-            f"({_inventory(contents)}): {guess.reason}"
+            f"({_inventory(contents)}): {guess.reason}{WHOLE_MODULE if whole else ''}"
         )
     model = models.build(guess.spec, num_classes=guess.num_classes)
     return Choice(model=model, spec=guess.spec, guess=guess.reason)

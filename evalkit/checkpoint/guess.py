@@ -58,14 +58,16 @@ def guess_model(tree: object, *, weights: str | None = None) -> Guess:
     raw_first = sorted(found, key=lambda one: (one.is_averaged, -one.weight))
     for candidate in raw_first:
         for prefix, shapes in _views(candidate):
-            matches = [
-                known
-                for known in architectures()
-                if known.names == names_hash(shapes) and known.fits(shapes)
-            ]
-            if matches:
-                return _chosen(tree, candidate, prefix, shapes, matches[0])
+            known = _found(shapes)
+            if known is not None:
+                return _chosen(tree, candidate, prefix, shapes, known)
     return Guess(reason=_nearest(raw_first))
+
+
+def _found(shapes: Shapes) -> Architecture | None:
+    names = names_hash(shapes)
+    same_names = (known for known in architectures() if known.names == names)
+    return next((known for known in same_names if known.fits(shapes)), None)
 
 
 def _views(candidate: Candidate) -> Iterator[tuple[str, Shapes]]:

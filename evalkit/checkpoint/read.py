@@ -200,13 +200,13 @@ def _kind_of(region: Region) -> Kind:
 
 def _read_sharded(path: Path) -> Contents:
     """Read the files that an index of sharded weights names, into one set of weights."""
-    index = index_in(path) if path.is_dir() else path
+    index = (index_in(path) or path) if path.is_dir() else path
     try:
-        places = json.loads(Path(str(index)).read_bytes())["weight_map"]
+        places = json.loads(index.read_bytes())["weight_map"]
         names = sorted({require_plain_name(name) for name in places.values()})
     except (*DAMAGE, RecursionError) as error:
         raise InputError(f"{path}: {_damaged(error)}") from error
-    folder = Path(str(index)).parent
+    folder = index.parent
     tree: dict[str, Any] = {}
     files, digests, unknown = [], [], dict[str, None]()
     for name in names:
