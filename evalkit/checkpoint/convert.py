@@ -14,7 +14,7 @@ from evalkit.checkpoint.guess import guess_model
 from evalkit.checkpoint.layout import AVERAGE_COUNTER, unwrapped_keys
 from evalkit.checkpoint.peculiar import peculiarity
 from evalkit.checkpoint.read import read
-from evalkit.checkpoint.report import found_classes, found_value
+from evalkit.checkpoint.report import found_classes, found_value, plain_dict_of
 from evalkit.checkpoint.save import write_checkpoint
 from evalkit.errors import InputError
 
@@ -156,7 +156,7 @@ def _kept(contents: Contents) -> dict[str, Any]:
     classes = found_classes(notes)
     known = {
         "classes": list(classes) if classes else None,
-        "transform": found_value(notes, "transform"),
+        "transform": plain_dict_of(found_value(notes, "transform")),
         "model_spec": found_value(notes, "model_spec"),
         "source_sha256": contents.sha256,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from evalkit.checkpoint.mapped import Mapped
+from evalkit.checkpoint.mapped import Mapped, Promise
 from evalkit.checkpoint.names import require_plain_name
 from evalkit.checkpoint.pickles import Inert, Unpickler
 from evalkit.checkpoint.tensors import KNOWN
@@ -29,6 +29,7 @@ class Assembled:
 
     tree: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Mapped] = field(default_factory=dict)  # by name in the directory
+    promises: dict[str, list[Promise]] = field(default_factory=dict)  # by the same names
     unknown: dict[str, None] = field(default_factory=dict)
 
 
@@ -103,6 +104,7 @@ def _part(folder: Path, assembled: Assembled, info: Mapping[str, Any]) -> Any:
     archive = TorchZip(assembled.files[name].whole().part(info["offset"], info["length"]))
     tree = archive.tree()
     assembled.unknown.update(dict.fromkeys(archive.unknown))
+    assembled.promises.setdefault(name, []).extend(archive.promises())
     return tree
 
 

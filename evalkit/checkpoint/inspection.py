@@ -18,7 +18,7 @@ from evalkit.checkpoint.layout import strip_wrappers
 from evalkit.checkpoint.peculiar import is_quantised, peculiarity
 from evalkit.checkpoint.pickles import Inert
 from evalkit.checkpoint.read import read
-from evalkit.checkpoint.report import found_classes, found_value
+from evalkit.checkpoint.report import found_classes, found_value, plain_dict_of
 from evalkit.wording import some
 
 LONGEST_TEXT = 60
@@ -85,7 +85,6 @@ def inspect_checkpoint(path: str | Path) -> Inspection:
     contents = read(Path(path))
     guess = guess_model(contents.tree)
     spec = found_value(contents.notes, "model_spec")
-    transform = found_value(contents.notes, "transform")
     said = peculiarity(contents)
     return Inspection(
         path=str(path),
@@ -99,7 +98,7 @@ def inspect_checkpoint(path: str | Path) -> Inspection:
         guess_reason=guess.reason,
         num_classes=guess.num_classes,
         classes=found_classes(contents.notes),
-        transform=transform if isinstance(transform, dict) else None,
+        transform=plain_dict_of(found_value(contents.notes, "transform")),
         unknown_classes=contents.unknown,
         dangerous=tuple(dangerous(contents.unknown)),
         warnings=(*([said] if said else []), *warnings_of(contents)),

@@ -15,7 +15,7 @@ from evalkit.checkpoint.fit import Fit, best_fit, head_size_of, named_tensors
 from evalkit.checkpoint.peculiar import why_peculiar
 from evalkit.checkpoint.read import Contents, read
 from evalkit.checkpoint.refusal import why_refused
-from evalkit.checkpoint.report import LoadReport, found_classes, found_value
+from evalkit.checkpoint.report import LoadReport, found_classes, found_value, plain_dict_of
 from evalkit.errors import InputError
 from evalkit.wording import counted, share, some
 
@@ -132,7 +132,7 @@ def _report(
     guess: str | None,
 ) -> LoadReport:
     notes = contents.notes
-    transform, spec = found_value(notes, "transform"), found_value(notes, "model_spec")
+    spec = found_value(notes, "model_spec")
     classes, head_size = found_classes(notes), head_size_of(fit)
     container = () if fit.candidate.name == THE_FILE_ITSELF else tuple(map(str, notes))
     return LoadReport(
@@ -152,7 +152,7 @@ def _report(
         dtype_changes=dtype_changes,
         head_size=head_size,
         classes=classes,
-        transform=transform if isinstance(transform, dict) else None,
+        transform=plain_dict_of(found_value(notes, "transform")),
         model_spec=spec if isinstance(spec, str) else None,
         unknown_classes=contents.unknown,
         guess=guess,

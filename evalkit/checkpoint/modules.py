@@ -68,7 +68,8 @@ def _tensors(
     if node.path.startswith(SCRIPTED):
         tensors = children = node.state
     else:
-        hidden = node.state.get("_non_persistent_buffers_set") or ()
+        named = node.state.get("_non_persistent_buffers_set")
+        hidden = named if isinstance(named, set) else set()
         buffers = _entries(node, "_buffers")
         kept = {key: value for key, value in buffers.items() if key not in hidden}
         tensors, children = {**_entries(node, "_parameters"), **kept}, _entries(node, "_modules")

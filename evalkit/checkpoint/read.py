@@ -242,7 +242,10 @@ def _read_distributed(path: Path) -> Contents:
     return Contents(
         path=path,
         kind=Kind.DISTRIBUTED,
-        sha256=_joint((file.name, checked_sha256(file)) for file in file_names(path)),
+        sha256=_joint(
+            (file.name, checked_sha256(file, assembled.promises.get(file.name, ())))
+            for file in file_names(path)
+        ),
         tree=assembled.tree,
         unknown=tuple(assembled.unknown),
         size_bytes=sum(file.stat().st_size for file in file_names(path)),

@@ -69,7 +69,9 @@ def head_mismatch(
         (['fc'], 1000, 10)
     """
     sizes = {(file[:1], model[:1]) for file, model in mismatched.values()}
-    only_first_differs = all(file[1:] == model[1:] for file, model in mismatched.values())
+    only_first_differs = all(
+        file and model and file[1:] == model[1:] for file, model in mismatched.values()
+    )
     if len(sizes) != 1 or not only_first_differs:
         return None
     ((in_file, in_model),) = sizes

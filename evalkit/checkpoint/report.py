@@ -22,6 +22,10 @@ PLACES = (
 )
 
 
+MAX_DEPTH = 3  # of what counts as a transform
+MAX_ENTRIES = 100
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
     """What was in a checkpoint, and how much of a model it filled."""
@@ -96,6 +100,37 @@ def found_value(tree: object, key: str) -> Any:
     return next((value for value in found if value is not None), None)
 
 
+def plain_dict_of(value: object) -> dict[str, Any] | None:
+    """Return a copy of a dict if it is small and holds numbers, text, lists and dicts alone.
+
+    Example:
+        >>> plain_dict_of({"resize": 256, "mean": (0.5,)})
+        {'resize': 256, 'mean': [0.5]}
+        >>> plain_dict_of({"crop": object()}) is None
+        True
+    """
+    try:
+        found = _plain(value, MAX_DEPTH)
+    except TypeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _plain(value: object, depth: int) -> Any:
+    """Return a plain copy.
+
+    Raises:
+        TypeError: There is something else in it, or too much.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping | list | tuple) and depth and len(value) <= MAX_ENTRIES:
+        if isinstance(value, Mapping):
+            return {str(key): _plain(inner, depth - 1) for key, inner in value.items()}
+        return [_plain(inner, depth - 1) for inner in value]
+    raise TypeError(f"{type(value).__name__} in plain values")
+
+
 def _value_in(place: object, key: str) -> Any:
     if isinstance(place, argparse.Namespace):
         place = vars(place)
@@ -110,7 +145,9 @@ def _ordered_names(value: object) -> tuple[str, ...] | None:
         if set(value) == set(range(len(value))):
             value = {str(name): output for output, name in value.items()}
         outputs = list(value.values())
-        if sorted(outputs, key=str) != sorted(range(len(outputs)), key=str):
+        if any(type(output) is not int for output in outputs):
+            return None
+        if sorted(outputs) != list(range(len(outputs))):
             return None
         value = sorted(value, key=value.__getitem__)
     if not isinstance(value, list | tuple) or not all(isinstance(one, str | int) for one in value):

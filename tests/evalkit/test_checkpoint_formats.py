@@ -125,6 +125,20 @@ def test_distributed_checkpoint_leaves_the_optimizer_out(tmp_path):
     assert contents.tree["epoch"] == 3
 
 
+def test_damaged_bytes_of_a_distributed_checkpoint(tmp_path):
+    path = written("torch.distributed.checkpoint", tmp_path)
+    file = path / "__0_0.distcp"
+    values = trained_net().stem.weight.detach().numpy().tobytes()
+    data = bytearray(file.read_bytes())
+    data[data.index(values) + 5] ^= 1
+    file.write_bytes(data)
+
+    assert message_of(path).startswith(
+        f"{file}: expected the bytes that were saved, got others in 'archive/data/0', whose "
+        "checksum is wrong"
+    )
+
+
 TWO_RANKS = """
 import sys, torch
 sys.path.insert(0, {tests!r})

@@ -3,6 +3,7 @@
 import builtins
 import os
 import pickle
+import random
 import resource
 import struct
 import subprocess
@@ -13,13 +14,15 @@ import zipfile
 import pytest
 import torch
 from checkpoint_files import SmallNet, same_weights, small_net
+from checkpoint_zoo import ZOO, trained_net
 from safetensors.torch import save_file
 
-from evalkit.checkpoint import load_checkpoint
+from evalkit.checkpoint import inspect_checkpoint, load_checkpoint
 from evalkit.checkpoint.read import read
 from evalkit.errors import InputError
 
 MOST_SECONDS = 20
+NET = SmallNet()
 MOST_KIB = 1 << 20
 
 
@@ -344,6 +347,40 @@ def test_python_imports_nothing_that_a_file_names(path):
 
     assert "antigravity" not in sys.modules
     assert "this" not in sys.modules
+
+
+KINDS = (
+    *("whole module", "TorchScript, scripted", "torch.export", "tar file of 2017 (torch 0.1.10)"),
+    *("safetensors with metadata and half precision", "legacy file with an optimizer"),
+    *("torchvision's references, with Namespace and EMA", "pickle protocol 4"),
+    "numpy scalars, paths, dates and counters beside the weights",
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_damage_of_any_kind_ends_in_one_line_whatever_is_done(tmp_path, monkeypatch, name):
+    """Checksums aside, which would notice most of it."""
+    monkeypatch.setattr("evalkit.checkpoint.read.checked_sha256", lambda *_arguments: "0" * 64)
+    path = ZOO[name].write(tmp_path, trained_net())
+    whole = path.read_bytes()
+    start = max(0, whole.find(b"\x80\x02"))
+    generator = random.Random(0)
+    refused = 0
+    for _number in range(40):
+        damaged = bytearray(whole)
+        for _ in range(generator.choice([1, 2, 5, 20])):
+            damaged[generator.randrange(start, min(len(whole), start + 3000))] = (
+                generator.randrange(256)
+            )
+        path.write_bytes(damaged)
+        for act in (inspect_checkpoint, load_checkpoint, lambda one: load_checkpoint(one, NET)):
+            try:
+                act(path)
+            except InputError as error:
+                refused += 1
+                assert "\n" not in str(error)  # noqa: PT017 - some pass
+
+    assert refused > 10
 
 
 def test_pickle_would_have_run_them(tmp_path):

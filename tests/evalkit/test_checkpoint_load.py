@@ -398,3 +398,11 @@ def test_a_path_may_be_text(path):
 
     assert same_weights(loaded, small_net(seed=1))
     assert isinstance(path, Path)
+
+
+def test_a_scalar_in_the_place_of_a_head(path):
+    torch.save(small_net().state_dict() | {"fc.bias": torch.tensor(1.0)}, path)
+
+    assert "other shapes: fc.bias is () in the file and (10,) in the model" in (
+        message_of(path, SmallNet())
+    )
