@@ -140,7 +140,7 @@ def test_without_pyarrow_csv_works_and_parquet_says_what_to_install(tmp_path, mo
 
     assert read(tmp_path / "t.csv").equals(frame)
     assert fault_of(read_batches, tmp_path / "t.parquet") == (
-        f"reading {tmp_path}/t.parquet needs pyarrow: pip install 'gpudiag[eval]'"
+        f"reading {tmp_path}/t.parquet needs pyarrow: pip install 'gpudiag[report]'"
     )
     with pytest.raises(InputError, match=r"writing predictions\.parquet needs pyarrow"):
         write_parquet(frame, io.BytesIO())

@@ -74,7 +74,7 @@ def test_without_jinja_there_is_one_line_to_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
 
     with pytest.raises(
-        InputError, match=r"writing report.html needs jinja2: pip install 'gpudiag\[eval\]'"
+        InputError, match=r"writing report.html needs jinja2: pip install 'gpudiag\[report\]'"
     ):
         as_html(evaluation())
 
