@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from evalkit.checkpoint.harmless import PlainArray
+from evalkit.checkpoint.inert import Inert
 from evalkit.checkpoint.modules import is_module, module_tensors, without_gradient
-from evalkit.checkpoint.pickles import Inert
 from evalkit.checkpoint.tensors import from_array
 
 MAX_DEPTH = 3

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evalkit.checkpoint.inert import Inert
 from evalkit.checkpoint.mapped import Mapped, Promise
 from evalkit.checkpoint.names import require_plain_name
-from evalkit.checkpoint.pickles import Inert, Unpickler
+from evalkit.checkpoint.pickles import Unpickler
 from evalkit.checkpoint.tensors import KNOWN
 from evalkit.checkpoint.zips import TorchZip
 

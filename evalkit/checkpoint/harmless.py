@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalkit.checkpoint.pickles import Inert, Named, require_key
+from evalkit.checkpoint.inert import Inert, Named, require_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

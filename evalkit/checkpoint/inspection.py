@@ -14,9 +14,9 @@ import torch
 from evalkit.checkpoint.candidates import Candidate, find_candidates
 from evalkit.checkpoint.danger import dangerous, warnings_of
 from evalkit.checkpoint.guess import guess_model
+from evalkit.checkpoint.inert import Inert
 from evalkit.checkpoint.layout import strip_wrappers
 from evalkit.checkpoint.peculiar import is_quantised, peculiarity
-from evalkit.checkpoint.pickles import Inert
 from evalkit.checkpoint.read import read
 from evalkit.checkpoint.report import found_classes, found_value, plain_dict_of
 from evalkit.wording import some

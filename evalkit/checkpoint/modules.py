@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evalkit.checkpoint.pickles import Inert
+from evalkit.checkpoint.inert import Inert
 
 MAX_DEPTH = 60  # of modules in modules; one that contains itself has more
 MAX_MODULES = 200_000

@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import pickletools
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from pickle import UnpicklingError
 from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from evalkit.checkpoint.inert import Inert, Named, require_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +24,6 @@ MAX_STEPS = 2_000_000
 MAX_COPIED_BYTES = 512 << 20  # text and bytes that are given to what rebuilds arrays
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # as protocols 0 to 2 still write
 TOO_MANY = f"more than {MAX_STEPS:,} objects beside the tensors"
-MAX_KEY_PARTS = 16
-MAX_KEY_DEPTH = 3
 MAX_INTEGER_BITS = 4096
 ARGUMENTS = frozenset(
     (
@@ -33,31 +32,6 @@ ARGUMENTS = frozenset(
         *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BYTEARRAY8"),
     )
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Named:
-    """A class or function as a pickle names it, and what is called in its place, if anything."""
-
-    path: str  # "package.module.name"
-    make: Callable[..., Any] | None = None
-
-
-@dataclass(eq=False)
-class Inert:
-    """An object of a class that is not known here: its name, and what was pickled with it."""
-
-    path: str
-    arguments: tuple[Any, ...] = ()
-    state: Any = None
-    items: list[Any] = field(default_factory=list)  # where it is a list or a set
-    entries: dict[Any, Any] = field(default_factory=dict)  # where it is a dict
-
-    def values(self) -> Mapping[Any, Any]:
-        """Return its entries, or its attributes where it has no entries."""
-        if self.entries:
-            return self.entries
-        return self.state if isinstance(self.state, dict) else {}
 
 
 class Unpickler:
@@ -348,24 +322,6 @@ class Unpickler:
         "PERSID": _persid,
         "BINPERSID": _binpersid,
     }
-
-
-def require_key(key: Any, depth: int = MAX_KEY_DEPTH) -> Any:
-    """Return *key* if it can be hashed in a short time and without deep recursion.
-
-    Raises:
-        pickle.UnpicklingError: It cannot.
-
-    Example:
-        >>> require_key(("fc", 0))
-        ('fc', 0)
-    """
-    if isinstance(key, tuple):
-        if not depth or len(key) > MAX_KEY_PARTS:
-            raise UnpicklingError("a key of too many parts")
-        for part in key:
-            require_key(part, depth - 1)
-    return key
 
 
 def _merged(old: Any, new: Any) -> Any:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalkit.checkpoint.harmless import HARMLESS, PlainArray
+from evalkit.checkpoint.inert import Inert, Named
 from evalkit.checkpoint.mapped import no_bytes
-from evalkit.checkpoint.pickles import Inert, Named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -53,7 +53,7 @@ def test_entries_that_are_no_tensors_are_left_out():
 
 
 def test_lists_and_dicts_of_other_classes_are_looked_into():
-    from evalkit.checkpoint.pickles import Inert
+    from evalkit.checkpoint.inert import Inert
 
     easy = Inert(path="easydict.EasyDict", entries={"net": tensors("w")})
 
