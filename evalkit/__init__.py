@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evalkit import transforms
     from evalkit.checkpoint import LoadReport, load_checkpoint, save_checkpoint
+    from evalkit.checkpoint.convert import convert_checkpoint
+    from evalkit.checkpoint.inspection import inspect_checkpoint
     from evalkit.comparison import compare
     from evalkit.confusion import confusion_matrix
     from evalkit.errors import InputError
@@ -33,7 +35,9 @@ __all__ = [
     "accuracy",
     "compare",
     "confusion_matrix",
+    "convert_checkpoint",
     "evaluate",
+    "inspect_checkpoint",
     "load_checkpoint",
     "per_class_scores",
     "predict",
@@ -49,7 +53,9 @@ _HOME = {
     "accuracy": "evalkit.scores",
     "compare": "evalkit.comparison",
     "confusion_matrix": "evalkit.confusion",
+    "convert_checkpoint": "evalkit.checkpoint.convert",
     "evaluate": "evalkit.run",
+    "inspect_checkpoint": "evalkit.checkpoint.inspection",
     "load_checkpoint": "evalkit.checkpoint",
     "per_class_scores": "evalkit.scores",
     "predict": "evalkit.inference",
