@@ -219,7 +219,7 @@ def test_a_dataset_of_ones_own():
     assert batch.indices.tolist() == [0, 2]
     assert batch.labels.tolist() == [0, 1]
     assert audit.unreadable == [
-        Unreadable(path=f"{__file__}:make_patches[1]", reason="disk on fire")
+        Unreadable(index=1, path=f"{__file__}:make_patches[1]", reason="disk on fire")
     ]
 
 
@@ -257,12 +257,34 @@ def test_every_readable_sample_comes_once_in_order(tmp_path):
     assert indices == [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12]
     assert torch.cat([batch.labels for batch in found]).tolist() == [0] * 5 + [1] * 2 + [2] * 4
     assert audit.unreadable == [
-        Unreadable(path="green/1.png", reason="the file is empty"),
-        Unreadable(path="green/2.png", reason="the file is no image of a known format"),
+        Unreadable(index=6, path="green/1.png", reason="the file is empty"),
+        Unreadable(index=7, path="green/2.png", reason="the file is no image of a known format"),
     ]
     assert len(indices) + len(audit.unreadable) == len(source)
     with_image = TRANSFORM.pixels(coloured("blue", 3))
     assert torch.equal(found[0].pixels[3], with_image)
+
+
+def test_a_share_of_the_samples_and_what_was_noticed_up_to_every_batch(tmp_path):
+    source = open_data(write_folders(tmp_path / "data", {"blue": 5, "red": 6}))
+    for place in ("blue/1.png", "red/0.png", "red/5.png"):
+        (tmp_path / "data" / place).write_bytes(b"")
+    audit, noticed = Audit(), []
+    outputs = {"blue": 0, "red": 1}
+
+    for batch in batches(
+        source, TRANSFORM, outputs, batch_size=3, workers=2, audit=audit, positions=range(10, 0, -1)
+    ):
+        taken = audit.take()
+        noticed.append((batch.indices.tolist(), [one.index for one in taken.unreadable]))
+
+    assert noticed == [([9, 8, 7], [10]), ([6, 4, 3], [5]), ([2], [1])]
+    assert (
+        list(
+            batches(source, TRANSFORM, outputs, batch_size=3, workers=2, audit=audit, positions=[])
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from evalkit import options
 from evalkit.averages import AVERAGE_RULES
 from evalkit.cli import cli
+from evalkit.commands import options
 from evalkit.errors import InputError
 from evalkit.method import REPLICATES, USUAL
 

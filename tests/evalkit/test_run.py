@@ -169,7 +169,9 @@ def test_unreadable_images_that_are_skipped_are_counted_and_listed(checkpoint, d
     found = run(checkpoint, data, on_unreadable="skip")
 
     assert found.summary["samples"] == 23
-    assert found.summary["unreadable"] == [{"path": "blue/1.png", "reason": "the file is empty"}]
+        ssert found.summary["unreadable"] == [
+        {"index": 1, "path": "blue/1.png", "reason": "the file is empty"}
+    ]
     assert found.predictions["index"].tolist() == [0, *range(2, 24)]
     assert found.summary["warnings"] == ["1 of 24 images could not be read and are not counted"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from evalkit.evaluation import Evaluation
     from evalkit.method import Method
 
+PATH = click.Path(path_type=Path)  # the commands check themselves and say what to do
 RULES = ("scikit-learn", "all", "with-samples", "defined")  # without loading NumPy for --help
 _STATISTICS = (
     click.option(
@@ -78,7 +81,7 @@ _COMPARISON = (
     ),
     click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Folder to write all of it to, with the samples that flipped. [default: none]",
     ),
     click.option(
@@ -104,6 +107,16 @@ _COMPARISON = (
         "--prediction-column", default="prediction", show_default=True, help="Given class."
     ),
     *_REPLICATES,
+)
+
+
+thumbnails = click.option(
+    "--thumbnails/--no-thumbnails",
+    default=True,
+    help="Whether report.html shows images of the samples.  [default: thumbnails]",
+)
+plots = click.option(
+    "--plots", is_flag=True, help="Draw the matrix and the diagrams as PNG and SVG files as well."
 )
 
 
@@ -173,3 +186,24 @@ def rescored(evaluation: Evaluation, method: Method, group_by: Sequence[str]) ->
     if method == USUAL and not group_by:
         return evaluation
     return evaluation.scored_by(method, group_by=group_by)
+
+
+def this_command() -> str:
+    """Return this command line, to be run again."""
+    return shlex.join(["evalkit", *sys.argv[1:]])
+
+
+def require_torch() -> None:
+    """Check that torch can be imported.
+
+    Raises:
+        InputError: It cannot, with its own words and what to do.
+    """
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"this command needs torch, got '{reason}' when it was imported: "
+            "pip install 'gpudiag[eval]', or run 'gpudiag diagnose' if it is installed"
+        ) from error

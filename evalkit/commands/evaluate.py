@@ -1,0 +1,129 @@
+"""``evalkit evaluate``: a checkpoint and data -> predictions, scores and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from evalkit.commands import options
+
+
+@click.command()
+@click.option(
+    "--checkpoint",
+    required=True,
+    type=options.PATH,
+    help="File with the weights to evaluate.",
+)
+@click.option(
+    "--data",
+    required=True,
+    help="Folder with one folder per class, manifest (CSV or Parquet with path and label), or "
+    "package.module:function that returns a torch Dataset.",
+)
+@click.option("--out", required=True, type=options.PATH, help="Folder to write the report to.")
+@click.option(
+    "--model",
+    help="torchvision:NAME, timm:NAME, package.module:function or file.py:function. "
+    "[default: the one that the checkpoint names, or that its keys and shapes tell]",
+)
+@click.option(
+    "--classes",
+    "classes_file",
+    type=options.PATH,
+    help="Text file with the class of every output of the model, one per line. "
+    "[default: those in the checkpoint, else those of the data]",
+)
+@click.option(
+    "--weights",
+    help="Which weights of the checkpoint, such as state_dict_ema. [default: the best fit]",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps or xpu."
+)
+@click.option(
+    "--batch-size", default=64, show_default=True, type=click.IntRange(1), help="Images per batch."
+)
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    help="How exactly to compute.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Threads that read images. [default: one per core, at most 8]",
+)
+@click.option(
+    "--on-unreadable",
+    default="fail",
+    show_default=True,
+    type=click.Choice(["fail", "skip"]),
+    help="What to do about images that cannot be read; both list them.",
+)
+@click.option(
+    "--allow-partial",
+    type=float,
+    metavar="FRACTION",
+    help="Share of the model that the checkpoint must fill, in (0, 1]. [default: all of it]",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Import the checkpoint's own classes and run their code. Only for files that you wrote.",
+)
+@options.thumbnails
+@options.plots
+@options.statistics
+def evaluate(
+    *,
+    checkpoint: Path,
+    data: str,
+    out: Path,
+    model: str | None,
+    classes_file: Path | None,
+    weights: str | None,
+    device: str,
+    batch_size: int,
+    precision: str,
+    workers: int | None,
+    on_unreadable: str,
+    allow_partial: float | None,
+    trust: bool,
+    thumbnails: bool,
+    plots: bool,
+    **chosen: Any,
+) -> None:
+    """Evaluate a checkpoint on labelled images."""
+    options.require_torch()
+    from evalkit import run
+    from evalkit.predictions import read_classes
+    from evalkit.report.tables import check_folder
+    from evalkit.report.text import as_text
+
+    method, group_by = options.method(chosen)
+    check_folder(out)
+    source = options.open_source(data, method, group_by)
+    evaluation = run.evaluate(
+        checkpoint,
+        source,
+        model=model,
+        classes=read_classes(classes_file) if classes_file else None,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        workers=workers,
+        on_unreadable=on_unreadable,
+        allow_partial=allow_partial,
+        trust=trust,
+    )
+    evaluation = options.rescored(evaluation, method, group_by)
+    evaluation.summary["command"] = options.this_command()
+    evaluation.save(out, thumbnails=thumbnails, plots=plots)
+    click.echo(as_text(evaluation))
+    click.echo(f"\nwritten to {out}")
