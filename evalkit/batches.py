@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +16,7 @@ from evalkit.images import UnreadableError
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from evalkit.data import Source
     from evalkit.transforms import TransformSpec
@@ -36,16 +37,56 @@ class Batch:
 class Unreadable:
     """A sample that no prediction can be made for."""
 
+    index: int  # position in the source
     path: str
     reason: str
 
 
 @dataclass(kw_only=True)
 class Audit:
-    """What was noticed while samples were read."""
+    """What was noticed while samples were read.
+
+    Whenever `batches` has yielded a batch, its audit holds what was noticed up to that batch's
+    last sample, and nothing of what comes after it; so an audit can be kept per part of a run.
+
+    Example:
+        >>> first, second = Audit(), Audit(oddities=Counter({"a palette": 2}))
+        >>> second.unreadable.append(Unreadable(index=3, path="a.png", reason="is empty"))
+        >>> first.add(Audit.from_dict(second.as_dict()))
+        >>> first == second
+        True
+        >>> second.take() == first, second == Audit()
+        (True, True)
+    """
 
     unreadable: list[Unreadable] = field(default_factory=list)
     oddities: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Audit) -> None:
+        """Add what was noticed in another part of the data, in the order of the samples."""
+        self.unreadable = sorted([*self.unreadable, *other.unreadable], key=lambda one: one.index)
+        self.oddities.update(other.oddities)
+
+    def take(self) -> Audit:
+        """Return what was noticed since this was asked last, and forget it."""
+        taken = Audit(unreadable=self.unreadable, oddities=self.oddities)
+        self.unreadable, self.oddities = [], Counter()
+        return taken
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; `from_dict` reads them."""
+        return {
+            "unreadable": [asdict(one) for one in self.unreadable],
+            "oddities": dict(sorted(self.oddities.items())),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Audit:
+        """Read what `as_dict` wrote."""
+        return cls(
+            unreadable=[Unreadable(**one) for one in values["unreadable"]],
+            oddities=Counter(values["oddities"]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +104,7 @@ def batches(
     batch_size: int,
     workers: int,
     audit: Audit,
+    positions: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Yield all readable samples once, in order.
 
@@ -76,14 +118,17 @@ def batches(
         batch_size: Samples per batch; the last one may be smaller.
         workers: Threads that decode.
         audit: Where to note what was unreadable or odd.
+        positions: Which samples of the source, in this order. None takes all.
 
     Raises:
         InputError: Images of one batch end up with different sizes.
     """
+    wanted = range(len(source)) if positions is None else positions
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
-            ready = _in_order(pool, source, transform, classes, ahead=BATCHES_AHEAD * batch_size)
-            samples = _readable(source, ready, audit)
+            prepare = functools.partial(_prepare, source, transform, classes)
+            ready = _in_order(pool, prepare, wanted, ahead=BATCHES_AHEAD * batch_size)
+            samples = _readable(source, zip(wanted, ready, strict=True), audit)
             while chunk := list(islice(samples, batch_size)):
                 yield _stacked(chunk)
         finally:
@@ -92,17 +137,16 @@ def batches(
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    source: Source,
-    transform: TransformSpec,
-    classes: Mapping[str, int],
+    prepare: Callable[[int], _Ready | UnreadableError],
+    positions: Sequence[int],
     *,
     ahead: int,
 ) -> Iterator[_Ready | UnreadableError]:
     waiting: deque[Future[_Ready | UnreadableError]] = deque()
-    for position in range(len(source)):
+    for position in positions:
         if len(waiting) >= ahead:
             yield waiting.popleft().result()
-        waiting.append(pool.submit(_prepare, source, transform, classes, position))
+        waiting.append(pool.submit(prepare, position))
     while waiting:
         yield waiting.popleft().result()
 
@@ -119,12 +163,12 @@ def _prepare(
 
 
 def _readable(
-    source: Source, ready: Iterator[_Ready | UnreadableError], audit: Audit
+    source: Source, ready: Iterable[tuple[int, _Ready | UnreadableError]], audit: Audit
 ) -> Iterator[tuple[int, _Ready]]:
-    for position, sample in enumerate(ready):
+    for position, sample in ready:
         if isinstance(sample, UnreadableError):
-            path = source.paths[position]
-            audit.unreadable.append(Unreadable(path=path, reason=str(sample)))
+            found = Unreadable(index=position, path=source.paths[position], reason=str(sample))
+            audit.unreadable.append(found)
         else:
             audit.oddities.update(sample.oddities)
             yield position, sample

@@ -169,7 +169,7 @@ def test_unreadable_images_that_are_skipped_are_counted_and_listed(checkpoint, d
     found = run(checkpoint, data, on_unreadable="skip")
 
     assert found.summary["samples"] == 23
-        ssert found.summary["unreadable"] == [
+    assert found.summary["unreadable"] == [
         {"index": 1, "path": "blue/1.png", "reason": "the file is empty"}
     ]
     assert found.predictions["index"].tolist() == [0, *range(2, 24)]
