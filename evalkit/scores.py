@@ -18,7 +18,7 @@ from evalkit.intervals import (
     simultaneous_level,
     wilson,
 )
-from evalkit.sparse import SparseConfusion
+from evalkit.sparse import SparseConfusion, counts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,7 +156,7 @@ def margins(
     """
     if isinstance(confusion, SparseConfusion):
         return confusion.hits, confusion.support, confusion.predicted
-    counts = _counts(confusion)
+    counts = counts_of(confusion)
     return counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
 
 
@@ -206,20 +206,6 @@ def accuracy(
     earlier = np.arange(table.shape[1]) < truth[:, None]  # (N, C)
     rank = ((table > of_label) | ((table == of_label) & earlier)).sum(axis=1)  # (N,)
     return {k: float((rank < k).mean()) for k in ks}
-
-
-def _counts(confusion: pd.DataFrame) -> npt.NDArray[np.int64]:
-    if not confusion.index.equals(confusion.columns):
-        raise InputError(
-            "confusion must name the same classes in the same order on both axes, "
-            f"got rows {list(confusion.index[:5])} and columns {list(confusion.columns[:5])}"
-        )
-    counts = confusion.to_numpy()
-    if counts.dtype.kind not in "iu":
-        raise InputError(f"confusion must hold counts, which are integers, got {counts.dtype}")
-    if counts.size and counts.min() < 0:
-        raise InputError(f"confusion must hold counts, got a negative one: {counts.min()}")
-    return counts.astype(np.int64, copy=False)
 
 
 def _ratio(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> Fractions:

@@ -163,6 +163,17 @@ def of_frame(confusion: pd.DataFrame) -> SparseConfusion:
         >>> of_frame(pd.DataFrame([[3, 1], [0, 0]], ["cat", "dog"], ["cat", "dog"])).counts
         array([3, 1])
     """
+    counts = counts_of(confusion)
+    labels, predictions = np.nonzero(counts)
+    return SparseConfusion(labels, predictions, counts[labels, predictions], confusion.index)
+
+
+def counts_of(confusion: pd.DataFrame) -> Integers:
+    """The counts of a confusion matrix, shape (C, C).
+
+    Raises:
+        InputError: As for `of_frame`.
+    """
     if not confusion.index.equals(confusion.columns):
         raise InputError(
             "confusion must name the same classes in the same order on both axes, "
@@ -173,10 +184,7 @@ def of_frame(confusion: pd.DataFrame) -> SparseConfusion:
         raise InputError(f"confusion must hold counts, which are integers, got {counts.dtype}")
     if counts.size and counts.min() < 0:
         raise InputError(f"confusion must hold counts, got a negative one: {counts.min()}")
-    labels, predictions = np.nonzero(counts)
-    return SparseConfusion(
-        labels, predictions, counts[labels, predictions].astype(np.int64), confusion.index
-    )
+    return counts.astype(np.int64, copy=False)
 
 
 def as_sparse(confusion: pd.DataFrame | SparseConfusion) -> SparseConfusion:
