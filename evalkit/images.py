@@ -21,7 +21,7 @@ TRANSPARENT = f"transparent, laid on {BACKGROUND}"
 DEEP = "of 16 bits per channel, scaled to 8"
 
 # What Pillow raises on damaged files; it has no error of its own for them.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -61,7 +61,7 @@ def read_image(path: Path, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
     except UnidentifiedImageError:
         what = "is empty" if not path.stat().st_size else "is no image of a known format"
         raise UnreadableError(f"the file {what}") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UnreadableError(reason or type(error).__name__) from error
 

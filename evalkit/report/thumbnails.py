@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import struct
 import warnings
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
-from evalkit.images import to_mode
+from evalkit.images import DAMAGE, to_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,19 +21,8 @@ LOSSLESS_UP_TO = 64  # smaller images are shown pixel by pixel
 QUALITY = 62
 MOST_BYTES = 3 << 20  # of the page
 MOST_IMAGES = 400  # of 8 ms each for photographs of 500 x 375 pixels
-
-# What Pillow raises on files that are missing, damaged, or no images.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+# A warning is an error here: nobody waits for a picture of 100 million pixels.
+UNREADABLE = (*DAMAGE, Image.DecompressionBombWarning)
 
 
 def thumbnails(
