@@ -200,8 +200,9 @@ class Evaluation:
             ``summary.md``, where there are predictions ``predictions.parquet``, and the plots.
 
         Raises:
-            InputError: *folder* is a file or cannot be written to, the predictions hold what
-                Parquet cannot, or a library that the report needs is not installed.
+            InputError: *folder* is a file, cannot be written to or holds files of somebody else's
+                under these names, the predictions hold what Parquet cannot, or a library that the
+                report needs is not installed.
         """
         documents = self._documents(thumbnails, plots) if self._is_square else {}
         return write_tables(

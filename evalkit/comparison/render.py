@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from evalkit.comparison import Comparison
     from evalkit.comparison.pair import Pair
 
+FILES = (
+    *("comparison.json", "comparison.html", "scores.csv", "per_class_differences.csv"),
+    "flips.csv",
+)
 CLASSES_SHOWN = 10
 FLIPS_SHOWN = 500
 NAME_WIDTH = 30
@@ -154,20 +158,22 @@ def save(comparison: Comparison, folder: Path | str) -> list[Path]:
     """Write everything, all files or none of them.
 
     Returns:
-        ``comparison.json``, ``comparison.html``, ``scores.csv``, ``per_class_differences.csv``
-        and ``flips.csv``.
+        The files of `FILES`.
 
     Raises:
-        InputError: *folder* is a file or cannot be written to.
+        InputError: *folder* is a file, cannot be written to, or holds files of somebody else's
+            under these names.
     """
     tables = {
         "scores.csv": lambda pair: pair.scores.reset_index(),
         "per_class_differences.csv": lambda pair: pair.per_class.reset_index(),
         "flips.csv": lambda pair: pair.changed,
     }
-    files = {name: csv_bytes(_all(comparison, of_pair)) for name, of_pair in tables.items()}
-    files["comparison.json"] = as_json(comparison).encode(errors="backslashreplace") + b"\n"
-    files["comparison.html"] = as_html(comparison).encode(errors="xmlcharrefreplace")
+    files = {
+        "comparison.json": as_json(comparison).encode(errors="backslashreplace") + b"\n",
+        "comparison.html": as_html(comparison).encode(errors="xmlcharrefreplace"),
+        **{name: csv_bytes(_all(comparison, of_pair)) for name, of_pair in tables.items()},
+    }
     return write_files(Path(folder), files)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,8 @@ def run(out: Path | str, *, epochs: int = EPOCHS) -> Evaluation:
             folder / CHECKPOINT, folder / "val", model=MODEL, classes=CLASSES, device="cpu"
         )
         evaluation.summary["checkpoint"]["path"] = str(out / CHECKPOINT)
+        if epochs == EPOCHS:
+            evaluation.summary["command"] = shlex.join(["evalkit", "demo", "--out", str(out)])
         evaluation.save(folder)
     return evaluation
 

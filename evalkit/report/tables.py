@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from evalkit.errors import InputError
 from evalkit.predictions import write_parquet
+from evalkit.report.ownership import refuse_strangers
 from evalkit.sparse import SparseConfusion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 OF_SOME_EVALUATIONS = (
     *("slices.csv", "ranking.csv", "reliability.csv", "coverage_risk.csv", "thresholds.csv"),
     *("report.html", "summary.md"),
+    *(f"plot_{name}.png" for name in ("confusion_matrix", "reliability", "confidence")),
+    *(f"plot_{name}.svg" for name in ("confusion_matrix", "reliability", "confidence")),
 )
+OF_ANY_EVALUATION = ("summary.json", "per_class.csv", "confusion_matrix.csv", *OF_SOME_EVALUATIONS)
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the wide ones start formulas as well
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -78,13 +82,13 @@ def write_tables(
     name to content.
 
     Raises:
-        InputError: *folder* is a file or cannot be written to, or the predictions hold what
-            Parquet cannot.
+        InputError: *folder* is a file, cannot be written to or holds files of somebody else's
+            under these names, or the predictions hold what Parquet cannot.
     """
     writers: dict[str, Callable[[BinaryIO], None]] = {
+        "summary.json": lambda stream: _write_json(summary, stream),  # first: it says whose all are
         "per_class.csv": lambda stream: _write_csv(per_class, stream, corner="class"),
         "confusion_matrix.csv": lambda stream: _write_confusion(confusion, stream),
-        "summary.json": lambda stream: _write_json(summary, stream),
     }
     for name, table in (further or {}).items():
         if table is not None:
@@ -93,7 +97,7 @@ def write_tables(
         writers["predictions.parquet"] = lambda stream: write_parquet(predictions, stream)
     for name, content in (documents or {}).items():
         writers[name] = functools.partial(_write_bytes, content)
-    written = _write_checked(folder, writers)
+    written = _write_checked(folder, writers, removed=OF_SOME_EVALUATIONS)
     for name in OF_SOME_EVALUATIONS:
         if name not in writers:  # a former evaluation's, which would contradict this one's
             (folder / name).unlink(missing_ok=True)
@@ -104,7 +108,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write files, from name to content, all whole or none of them.
 
     Raises:
-        InputError: *folder* is a file or cannot be written to.
+        InputError: As for `check_folder`.
     """
     return _write_checked(
         folder, {name: functools.partial(_write_bytes, content) for name, content in files.items()}
@@ -118,16 +122,16 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     return stream.getvalue()
 
 
-def check_folder(folder: Path, *, names: tuple[str, ...] = ()) -> None:
+def check_folder(folder: Path, *, names: tuple[str, ...] = OF_ANY_EVALUATION) -> None:
     """Find out before hours of work whether the results can be written; writes nothing.
 
     Args:
         folder: Where the results will go; it need not exist.
-        names: Files that will be written.
+        names: Files that will be written, or removed where a former result left them.
 
     Raises:
-        InputError: *folder* is a file, cannot be written to or made, or one of *names* is a
-            folder in it.
+        InputError: *folder* is a file, cannot be written to or made, one of *names* is a folder
+            in it, or some of *names* are there and evalkit did not write them.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
@@ -142,6 +146,7 @@ def check_folder(folder: Path, *, names: tuple[str, ...] = ()) -> None:
     for name in names:
         if (folder / name).is_dir():
             raise InputError(f"out must be free for a file {name}, got a folder {folder / name}")
+    refuse_strangers(folder, names)
 
 
 def _write_confusion(confusion: pd.DataFrame | SparseConfusion, stream: BinaryIO) -> None:
@@ -177,8 +182,13 @@ def _write_bytes(content: bytes, stream: BinaryIO) -> None:
     stream.write(content)
 
 
-def _write_checked(folder: Path, writers: Mapping[str, Callable[[BinaryIO], None]]) -> list[Path]:
-    check_folder(folder, names=tuple(writers))
+def _write_checked(
+    folder: Path,
+    writers: Mapping[str, Callable[[BinaryIO], None]],
+    *,
+    removed: Sequence[str] = (),
+) -> list[Path]:
+    check_folder(folder, names=(*writers, *removed))
     try:
         return _write_whole(folder, writers)
     except OSError as error:

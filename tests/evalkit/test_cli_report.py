@@ -254,7 +254,7 @@ def test_report_draws_plots_and_shows_images_when_asked(evalkit, tmp_path):
 def test_report_never_mixes_two_evaluations(evalkit, tmp_path):
     (tmp_path / "t.csv").write_text(TABLE)
     folder = tmp_path / "report"
-    folder.mkdir()
+    evalkit("report", "t.csv", "--out", "report")
     (folder / "reliability.csv").write_text("of another run")
     (folder / "notes.txt").write_text("mine")
 

@@ -133,6 +133,7 @@ def test_tables_on_disk(demo):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary == evaluation.summary
     assert summary["checkpoint"]["path"] == str(folder / "checkpoint.pth")
+    assert summary["command"] == f"evalkit demo --out {folder}"
     sha256 = hashlib.sha256((folder / "checkpoint.pth").read_bytes()).hexdigest()
     assert summary["checkpoint"]["sha256"] == sha256
     assert summary["checkpoint"]["matched_fraction"] == 1.0

@@ -218,7 +218,9 @@ def test_files_look_as_promised(tmp_path):
 
 def test_other_files_stay_and_old_results_are_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
+    evaluation().save(tmp_path)
     (tmp_path / "per_class.csv").write_text("old")
+    (tmp_path / "plot_reliability.svg").write_text("old, and not drawn this time")
 
     evaluation().save(tmp_path)
 
@@ -239,7 +241,8 @@ def test_files_have_the_mode_of_the_umask(tmp_path):
 
 
 def test_a_failure_leaves_nothing_new_and_everything_old(tmp_path):
-    (tmp_path / "summary.json").write_text("old")
+    former = '{"samples": 1, "accuracy": 1.0, "not_available": {}}'
+    (tmp_path / "summary.json").write_text(former)
     mixed = evaluation(predictions(site=[1, "north", 2.5, None]))
 
     for folder in (tmp_path, tmp_path / "new" / "report"):
@@ -247,7 +250,7 @@ def test_a_failure_leaves_nothing_new_and_everything_old(tmp_path):
             mixed.save(folder)
 
     assert tree(tmp_path) == ["summary.json"]
-    assert (tmp_path / "summary.json").read_text() == "old"
+    assert (tmp_path / "summary.json").read_text() == former
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):

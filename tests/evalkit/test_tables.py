@@ -1,13 +1,15 @@
 import csv
 import io
+import re
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
-from evalkit.report.tables import FORMULA_STARTS, escape_cell, unescape_cell
+from evalkit.report.tables import FORMULA_STARTS, check_folder, escape_cell, unescape_cell
 
 FORMULAS = ["=cmd()", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "'=1", "'"]
 
@@ -41,3 +43,47 @@ def test_formulas_as_class_names_are_escaped_in_both_tables(tmp_path):
         assert not any(cell.startswith(FORMULA_STARTS) for row in rows for cell in row)
     header = (tmp_path / "confusion_matrix.csv").read_text().splitlines()[0]
     assert header.startswith("true,'=cmd(),'+1+1,'-2+3,'@SUM(A1),")
+
+
+def pets():
+    frame = pd.DataFrame({"label": ["cat", "dog"], "prediction": ["cat", "cat"]})
+    return Evaluation.from_predictions(frame, classes=["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", '{"samples": 3, "mine": true}'),
+        ("summary.json", "not JSON"),
+        ("per_class.csv", "a,b\n1,2\n"),
+        ("slices.csv", "a,b\n1,2\n"),  # this evaluation has none and would remove it
+        ("predictions.parquet", "mine"),
+    ],
+)
+def test_files_that_evalkit_did_not_write_are_not_replaced(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+
+    with pytest.raises(InputError, match=f"with {re.escape(name)} and no results of evalkit"):
+        pets().save(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == content
+
+
+def test_a_former_result_is_replaced_and_other_files_stay(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    pets().save(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    pets().save(tmp_path)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_the_check_before_hours_of_work_finds_strangers_too(tmp_path):
+    (tmp_path / "summary.json").write_text("[1, 2]")
+
+    with pytest.raises(InputError, match=r"choose another folder, or move them away"):
+        check_folder(tmp_path)
+    check_folder(tmp_path / "new")
