@@ -10,13 +10,20 @@ if TYPE_CHECKING:
 FORMS = ("text", "markdown", "json", "csv", "junit", "html", "prometheus")
 
 
-def render(report: Report, form: str, *, colour: bool = False, verbose: bool = False) -> str:
-    """A report in one of `FORMS`; colour and passed rules are for the terminal alone."""
+def render(
+    report: Report,
+    form: str,
+    *,
+    colour: bool = False,
+    verbose: bool = False,
+    width: int | None = None,
+) -> str:
+    """A report in one of `FORMS`; colour, passed rules and width are for the terminal alone."""
     match form:
         case "text":
-            from gpudiag.render.as_text import as_text
+            from gpudiag.render.as_text import WIDTH, as_text
 
-            return as_text(report, colour=colour, verbose=verbose)
+            return as_text(report, colour=colour, verbose=verbose, width=width or WIDTH)
         case "json":
             from gpudiag.render.as_json import as_json
 

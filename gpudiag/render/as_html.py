@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape as escape_html
 
 from gpudiag.diagnose import Report
-from gpudiag.finding import Finding
 from gpudiag.render.as_table import printable
+from gpudiag.render.group import ALTERNATIVE, Group, grouped
 from gpudiag.render.summary import (
     GPU_HEADERS,
     asked,
@@ -85,7 +85,7 @@ def fragment(report: Report) -> str:
     blocks = [
         _header(report),
         _facts(summary(report.snapshot)),
-        *(_finding(finding) for finding in report.findings),
+        *(_finding(group) for group in grouped(report.findings)),
         f"<h2>GPUs</h2>\n{_table(GPU_HEADERS, gpus)}" if gpus else "",
         _folded("Rules that could not be asked", ("rules", "why"), by_reason(report.skipped)),
         _folded("Rules that crashed", ("rules", "error"), by_reason(report.crashed)),
@@ -118,21 +118,23 @@ def _header(report: Report) -> str:
     return f'<h1 class="{kind}">{escape(verdict(report))}</h1>\n<p>{escape(asked(report))}</p>'
 
 
-def _finding(finding: Finding) -> str:
-    subject = f" <small>{escape(finding.subject)}</small>" if finding.subject else ""
+def _finding(group: Group) -> str:
+    one = group.first
+    alone = len(group.findings) == 1
+    about = f" <small>{escape(one.subject)}</small>" if one.subject and alone else ""
+    seen = [f"{line} ({subject})" if subject else line for line, subject in group.evidence]
     rows = [
-        *(("seen" if number == 0 else "", line) for number, line in enumerate(finding.evidence)),
-        ("cause", finding.cause),
-        ("fix", finding.fix),
-        *([("root", f"follows from {finding.explained_by}")] if finding.explained_by else []),
+        *(("seen" if number == 0 else "", line) for number, line in enumerate(seen)),
+        ("cause", one.cause),
+        ("fix", ALTERNATIVE.join(group.fixes)),
+        *([("root", f"follows from {one.explained_by}")] if one.explained_by else []),
     ]
-    kind = f"{finding.severity} consequence" if finding.explained_by else finding.severity
-    links = " · ".join(_link(link) for link in finding.links)
+    kind = f"{one.severity} consequence" if one.explained_by else one.severity
+    links = " · ".join(_link(link) for link in one.links)
     return "\n".join(
         (
             f'<article class="{kind}">',
-            f"<h2><b>{finding.severity} {escape(finding.id)}</b> {escape(finding.title)}"
-            f"{subject}</h2>",
+            f"<h2><b>{one.severity} {escape(one.id)}</b> {escape(group.title)}{about}</h2>",
             _facts(rows),
             *([f"<small>{links}</small>"] if links else []),
             "</article>",

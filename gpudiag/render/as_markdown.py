@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from gpudiag.diagnose import Report
-from gpudiag.finding import Finding, Severity
+from gpudiag.finding import Severity
 from gpudiag.render.as_table import printable
+from gpudiag.render.group import ALTERNATIVE, Group, grouped
 from gpudiag.render.summary import GPU_HEADERS, asked, by_reason, gpu_rows, summary, verdict
 
 SIGNS = {Severity.ERROR: "❌", Severity.WARNING: "⚠️", Severity.NOTE: "ℹ️"}  # noqa: RUF001
@@ -20,7 +21,7 @@ def as_markdown(report: Report) -> str:
     blocks = [
         f"**gpudiag: {verdict(report)}** ({asked(report)})",
         _table(("", ""), summary(report.snapshot)),
-        *(_finding(finding) for finding in report.findings),
+        *(_finding(group) for group in grouped(report.findings)),
     ]
     gpus = gpu_rows(report)
     if gpus:
@@ -72,14 +73,19 @@ def code(text: str) -> str:
     return f"{fence}{pad}{shown}{pad}{fence}" if shown.strip() else ""
 
 
-def _finding(finding: Finding) -> str:
-    subject = f" {code(finding.subject)}" if finding.subject else ""
-    title = f"{SIGNS[finding.severity]} {finding.id} {escape(finding.title)}{subject}"
-    seen = [f"* seen: {code(line)}" for line in finding.evidence]
-    if finding.explained_by:
-        return "\n".join((f"#### ↳ {title}", "", *seen, f"* follows from {finding.explained_by}"))
-    told = [f"* cause: {escape(finding.cause)}", f"* fix: {escape(finding.fix)}"]
-    links = [f"* see: <{link}>" for link in finding.links]
+def _finding(group: Group) -> str:
+    one = group.first
+    about = f" {code(one.subject)}" if one.subject and len(group.findings) == 1 else ""
+    title = f"{SIGNS[one.severity]} {one.id} {escape(group.title)}{about}"
+    seen = [
+        f"* seen: {code(line)}" + (f" ({code(subject)})" if subject else "")
+        for line, subject in group.evidence
+    ]
+    if one.explained_by:
+        return "\n".join((f"#### ↳ {title}", "", *seen, f"* follows from {one.explained_by}"))
+    fix = ALTERNATIVE.join(group.fixes)
+    told = [f"* cause: {escape(one.cause)}", f"* fix: {escape(fix)}"]
+    links = [f"* see: <{link}>" for link in one.links]
     return "\n".join((f"### {title}", "", *seen, *told, *links))
 
 

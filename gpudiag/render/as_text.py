@@ -4,39 +4,79 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from typing import NamedTuple
 
 from gpudiag.diagnose import Report
-from gpudiag.finding import Finding, Severity, subject_of
-from gpudiag.render.as_table import GIB, printable
+from gpudiag.finding import Severity
+from gpudiag.render.as_table import printable
+from gpudiag.render.gpu_table import gib, gpu_table
+from gpudiag.render.group import Group, grouped
 from gpudiag.rules.compatibility import MINIMUM_DRIVER, major
-from gpudiag.snapshot import Fact, Gpu, Missing, Snapshot, known_or
+from gpudiag.snapshot import Fact, Missing, Snapshot, known_or
 
-WIDTH = 100
+WIDTH, NARROWEST = 100, 60  # a wider line is hard to read, a narrower one breaks every command
 LABEL = 9  # width of "Machine  ", "Driver   ", …
-HEADERS = ("GPU", "name", "memory GiB", "util %", "°C", "W", "processes", "state")
-LEFT_ALIGNED = ("name", "state")
-NAME = 28  # of a GPU; longer ones are cut
 SIGNS = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.NOTE: "·"}
 COLOURS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.NOTE: "36"}
 
 
-def as_text(report: Report, *, colour: bool = False, verbose: bool = False) -> str:
-    """The whole report for a terminal of 100 columns.
+class Screen(NamedTuple):
+    """What is written on: how wide it is, and whether it shows colours."""
+
+    width: int
+    colour: bool
+
+    def wrapped(self, label: str, text: str) -> str:
+        """The text behind its label; a long command is not broken in words."""
+        return (
+            "\n".join(
+                textwrap.wrap(
+                    printable(text),
+                    self.width,
+                    initial_indent=label,
+                    subsequent_indent=" " * min(len(label), LABEL),
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
+            or label.rstrip()
+        )
+
+    def paint(self, text: str, code: str) -> str:
+        """The text in a colour, where there are colours."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
+
+    def headed(self, head: str, title: str, code: str) -> str:
+        """A title behind its head, each line painted for itself."""
+        first, *more = self.wrapped(f"{head}  ", title).splitlines()
+        rest = first.removeprefix(f"{head}  ")
+        return "\n".join(
+            (
+                f"{self.paint(head, code)}  {self.paint(rest, '1')}",
+                *(self.paint(line, "1") for line in more),
+            )
+        )
+
+
+def as_text(
+    report: Report, *, colour: bool = False, verbose: bool = False, width: int = WIDTH
+) -> str:
+    """The whole report for a terminal.
 
     Args:
         report: What the rules said.
         colour: Whether to write ANSI colours.
         verbose: Whether to list the rules that passed and those that could not be asked, too.
+        width: Columns of the terminal; at least 60 and at most 100 of them are used.
     """
-    blocks = [_machine(report), _gpu_table(report), _verdict(report, colour=colour)]
-    blocks += [
-        _finding(finding, report, colour=colour)
-        for finding in report.findings
-        if finding.explained_by is None
-    ]
-    blocks.append(_counts(report, verbose=verbose))
+    screen = Screen(max(NARROWEST, min(width, WIDTH)), colour)
+    groups = grouped(report.findings)
+    blocks = [_machine(report, screen), gpu_table(report, width=screen.width)]
+    blocks.append(_verdict(report, screen))
+    blocks += [_finding(one, groups, screen) for one in groups if one.first.explained_by is None]
+    blocks.append(_counts(report, screen, verbose=verbose))
     if verbose:
-        blocks.append(_asked(report))
+        blocks.append(_asked(report, screen))
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -45,23 +85,24 @@ def rule_counts(report: Report) -> Counter[str]:
     return Counter(finding.severity.value for finding in report.findings)
 
 
-def _machine(report: Report) -> str:
+def _machine(report: Report, screen: Screen) -> str:
     snapshot = report.snapshot
     system = snapshot.system
     parts = [
         known_or(system.os_name, "unknown system"),
         f"kernel {known_or(system.kernel, '?')}",
         f"{known_or(system.cpu_count, '?')} CPUs",
-        _gib(system.memory_total_bytes) + " GiB",
+        gib(system.memory_total_bytes) + " GiB",
     ]
     container, wsl = known_or(system.container, None), known_or(system.wsl, False)  # noqa: FBT003
     parts += [f"{container} container"] if container else []
     parts += ["WSL"] if wsl else []
     return "\n".join(
-        (
-            _line("Machine", " · ".join(printable(part) for part in parts)),
-            _line("Driver", _driver(snapshot)),
-            _line("torch", _torch(snapshot)),
+        screen.wrapped(label.ljust(LABEL), text)
+        for label, text in (
+            ("Machine", " · ".join(printable(part) for part in parts)),
+            ("Driver", _driver(snapshot)),
+            ("torch", _torch(snapshot)),
         )
     )
 
@@ -106,84 +147,34 @@ def _sees(available: bool, count: int) -> str:  # noqa: FBT001 - a fact
     return f"sees {count} GPU{'s' * (count != 1)} ✓" if available else "sees no GPU"
 
 
-def _gpu_table(report: Report) -> str:
-    gpus = known_or(report.snapshot.nvml.gpus, ())
-    if not gpus:
-        return ""
-    by_subject: dict[str | None, list[str]] = {}
-    for finding in report.findings:
-        by_subject.setdefault(finding.subject, []).append(finding.id)
-    rows = [(*_gpu_cells(gpu), _state(gpu, by_subject.get(subject_of(gpu), []))) for gpu in gpus]
-    lines = [HEADERS, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADERS))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if header in LEFT_ALIGNED else cell.rjust(width)
-            for cell, width, header in zip(line, widths, HEADERS, strict=True)
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
-    utilization = known_or(gpu.utilization_fraction, None)
-    power, limit = known_or(gpu.power_watts, None), known_or(gpu.power_limit_watts, None)
-    name = printable(known_or(gpu.name, "does not answer"))
-    return (
-        str(gpu.index),
-        name if len(name) <= NAME else name[: NAME - 1] + "…",
-        f"{_gib(gpu.memory_used_bytes)} / {_gib(gpu.memory_total_bytes)}",
-        "?" if utilization is None else f"{utilization * 100:.0f}",
-        "?" if isinstance(gpu.temperature_celsius, Missing) else str(gpu.temperature_celsius),
-        f"{'?' if power is None else f'{power:.0f}'} / {'?' if limit is None else f'{limit:.0f}'}",
-        "?" if isinstance(gpu.processes, Missing) else str(len(gpu.processes)),
-    )
-
-
-def _state(gpu: Gpu, finding_ids: list[str]) -> str:
-    if finding_ids:
-        return ", ".join(finding_ids)
-    return "no answer" if isinstance(gpu.error_codes, Missing) else "ok"
-
-
-def _verdict(report: Report, *, colour: bool) -> str:
+def _verdict(report: Report, screen: Screen) -> str:
     if any(finding.severity is not Severity.NOTE for finding in report.findings):
         return ""  # the findings speak
     gpus = len(known_or(report.snapshot.nvml.gpus, ()))
     if gpus == 0:
         return ""  # a finding says so, or nothing could be asked
-    return _paint("✓ nothing is wrong that gpudiag can see", "32;1", colour=colour)
+    return screen.paint("✓ nothing is wrong that gpudiag can see", "32;1")
 
 
-def _finding(finding: Finding, report: Report, *, colour: bool) -> str:
-    sign, paint = SIGNS[finding.severity], COLOURS[finding.severity]
-    head = _paint(f"{sign} {finding.severity} {finding.id}", paint, colour=colour)
-    bold = _paint(finding.title, "1", colour=colour)
-    lines = [f"{head}  {bold}"]
+def _finding(group: Group, groups: tuple[Group, ...], screen: Screen) -> str:
+    severity = group.first.severity
+    head = f"{SIGNS[severity]} {severity} {group.first.id}"
+    lines = [screen.headed(head, group.title, COLOURS[severity])]
     for label, texts in (
-        ("seen", finding.evidence),
-        ("cause", (finding.cause,)),
-        ("fix", tuple(finding.fix.split("; or "))),
+        ("seen", tuple(text for text, _ in group.evidence)),
+        ("cause", (group.first.cause,)),
+        ("fix", group.fixes),
     ):
         for number, text in enumerate(texts):
             again = "or" if label == "fix" else ""
-            lines.append(_wrapped("  " + (again if number else label).ljust(LABEL - 2), text))
-    lines += [_wrapped(" " * LABEL, text) for text in _consequences(finding, report)]
+            lines.append(screen.wrapped("  " + (again if number else label).ljust(LABEL - 2), text))
+    explained = (other for other in groups if any(map(group.explains, other.findings)))
+    told = dict.fromkeys(f"explains: {one.first.id} {one.first.title}" for one in explained)
+    lines += [screen.wrapped(" " * LABEL, text) for text in told]
     return "\n".join(lines)
 
 
-def _consequences(root: Finding, report: Report) -> list[str]:
-    """One line for each rule whose findings *root* explains."""
-    found = [
-        finding
-        for finding in report.findings
-        if finding.explained_by == root.id
-        and (None in (finding.subject, root.subject) or finding.subject == root.subject)
-    ]
-    return list(dict.fromkeys(f"explains: {finding.id} {finding.title}" for finding in found))
-
-
-def _counts(report: Report, *, verbose: bool) -> str:
+def _counts(report: Report, screen: Screen, *, verbose: bool) -> str:
     counts = rule_counts(report)
     parts = [
         f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}"
@@ -199,50 +190,21 @@ def _counts(report: Report, *, verbose: bool) -> str:
         parts.append(f"{len(report.skipped)} could not be asked{hint}")
     if report.crashed:
         parts.append(f"{len(report.crashed)} crashed: {', '.join(report.crashed)}")
-    return _wrapped("", " · ".join(parts))
+    return screen.wrapped("", " · ".join(parts))
 
 
-def _asked(report: Report) -> str:
-    lines = [_wrapped("Passed".ljust(LABEL), " ".join(report.passed) or "none")]
+def _asked(report: Report, screen: Screen) -> str:
+    lines = [screen.wrapped("Passed".ljust(LABEL), " ".join(report.passed) or "none")]
     for title, reasons in (("Skipped", report.skipped), ("Crashed", report.crashed)):
         by_reason: dict[str, list[str]] = {}
         for rule_id, reason in reasons.items():
             by_reason.setdefault(reason, []).append(rule_id)
         lines += [
-            _wrapped(title.ljust(LABEL), f"{' '.join(ids)}: {reason}")
+            screen.wrapped(title.ljust(LABEL), f"{' '.join(ids)}: {reason}")
             for reason, ids in by_reason.items()
         ]
     return "\n".join(lines)
 
 
-def _line(label: str, text: str) -> str:
-    return _wrapped(label.ljust(LABEL), text)
-
-
-def _wrapped(label: str, text: str) -> str:
-    """The text behind its label, wrapped to the width; a long command is not broken in words."""
-    return (
-        "\n".join(
-            textwrap.wrap(
-                printable(text),
-                WIDTH,
-                initial_indent=label,
-                subsequent_indent=" " * len(label),
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        )
-        or label.rstrip()
-    )
-
-
 def _short(fact: Fact[str]) -> str:
     return fact.missing if isinstance(fact, Missing) else fact
-
-
-def _gib(fact: Fact[int]) -> str:
-    return "?" if isinstance(fact, Missing) else f"{fact / GIB:.1f}"
-
-
-def _paint(text: str, code: str, *, colour: bool) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if colour else text
