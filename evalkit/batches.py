@@ -106,16 +106,18 @@ def batches(
     audit: Audit,
     positions: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Yield all readable samples once, in order.
+    """Yield all readable samples once, in order, cut into batches at the same positions always.
 
-    At most two batches of decoded samples wait in memory. Samples that cannot be read are left
-    out and noted in *audit*, which is complete when the iterator ends.
+    What is unreadable leaves a gap in its batch, which may become empty: so a part of the samples
+    gets the same batches, and with them the same last digits, as all of them. Samples that cannot
+    be read are noted in *audit*, which is complete when the iterator ends. At most two batches of
+    decoded samples wait in memory.
 
     Args:
         source: The samples.
         transform: Makes pixels of one size from an image.
         classes: Name -> position among the outputs of the model.
-        batch_size: Samples per batch; the last one may be smaller.
+        batch_size: Samples per batch, with the unreadable ones; the last one may be smaller.
         workers: Threads that decode.
         audit: Where to note what was unreadable or odd.
         positions: Which samples of the source, in this order. None takes all.
@@ -128,9 +130,9 @@ def batches(
         try:
             prepare = functools.partial(_prepare, source, transform, classes)
             ready = _in_order(pool, prepare, wanted, ahead=BATCHES_AHEAD * batch_size)
-            samples = _readable(source, zip(wanted, ready, strict=True), audit)
-            while chunk := list(islice(samples, batch_size)):
-                yield _stacked(chunk)
+            samples = zip(wanted, ready, strict=True)
+            while block := list(islice(samples, batch_size)):
+                yield _stacked(list(_readable(source, block, audit)))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -175,6 +177,9 @@ def _readable(
 
 
 def _stacked(chunk: list[tuple[int, _Ready]]) -> Batch:
+    if not chunk:
+        nothing = torch.empty(0, dtype=torch.int64)
+        return Batch(indices=nothing, pixels=nothing.to(torch.uint8), labels=nothing)
     sizes = sorted({tuple(sample.pixels.shape[1:]) for _position, sample in chunk})
     if len(sizes) > 1:
         raise InputError(
