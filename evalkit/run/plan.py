@@ -1,0 +1,101 @@
+"""Everything that is decided before the first image is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evalkit.checkpoint.report import LoadReport, found_classes
+from evalkit.data import Source, natural_order
+from evalkit.errors import InputError
+from evalkit.transforms import TransformSpec, evaluation, preset_of
+from evalkit.wording import counted, some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import nn
+
+    from evalkit.checkpoint.read import Contents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is evaluated, on what, and how."""
+
+    source: Source
+    classes: tuple[str, ...]  # of the model's outputs, in their order
+    model: nn.Module
+    report: LoadReport
+    transform: TransformSpec
+    transform_origin: str  # who chose it: option, checkpoint, model or default
+    spec: str | None  # of the model, see `evalkit.models.build`
+    device: str
+    precision: str
+    batch_size: int
+    workers: int
+    on_unreadable: str
+    warnings: tuple[str, ...]
+
+
+def choose_classes(
+    given: Sequence[str] | None, contents: Contents, source: Source
+) -> tuple[tuple[str, ...], str]:
+    """Return the names of the model's outputs, and who names them."""
+    found = found_classes(contents.notes)
+    if given is not None:
+        names, named_by = tuple(str(name) for name in given), "option"
+    elif found is not None:
+        names, named_by = found, "checkpoint"
+    else:
+        names, named_by = source.classes, "data"
+    unknown = [name for name in source.classes if name not in set(names)]
+    if unknown:
+        raise InputError(
+            f"data must have only classes that the model knows by the {named_by}, "
+            f"{counted(len(names), 'name')} such as {some(names)}, got "
+            f"{counted(len(unknown), 'other')} in {source.name}: {some(unknown)}"
+        )
+    return names, named_by
+
+
+def choose_transform(
+    given: TransformSpec | Mapping[str, Any] | None,
+    report: LoadReport,
+    model: nn.Module,
+    spec: str | None,
+) -> tuple[TransformSpec, str]:
+    """Return the transform, and who chose it."""
+    if given is not None:
+        return given if isinstance(given, TransformSpec) else TransformSpec.from_dict(
+            given
+        ), "option"
+    if report.transform is not None and (stored := _understood(report.transform)):
+        return stored, "checkpoint"
+    preset = preset_of(model, spec)
+    return (preset, "model") if preset is not None else (evaluation(), "default")
+
+
+def _understood(stored: Mapping[str, Any]) -> TransformSpec | None:
+    """Return the transform in a checkpoint if evalkit wrote it; others mean something else."""
+    try:
+        return TransformSpec.from_dict(stored)
+    except (InputError, TypeError):
+        return None
+
+
+def guesses(
+    source: Source, names: Sequence[str], named_by: str, transform_origin: str
+) -> Iterator[str]:
+    """Say what was assumed because nobody said it."""
+    if named_by == "data" and source.order_is_a_guess:
+        yield (
+            "the checkpoint does not name its classes: outputs were taken in the order "
+            f"{some(names, shown=3)}; programs that count naturally have "
+            f"{some(natural_order(names), shown=3)}: if the model was trained so, name the classes"
+        )
+    if transform_origin == "default":
+        yield (
+            "nobody said how images are prepared for this model: they were resized to 256, "
+            "cropped to 224 and normalised as for ImageNet"
+        )
