@@ -116,6 +116,8 @@ H100 = {"name": "NVIDIA H100 80GB HBM3", "compute_capability": (9, 0)}
 CUDA_128 = {"version": "2.9.0+cu128", "cuda_version": "12.8"}
 LINUX = {"architecture": "x86_64", "python_version": "3.11.9"}
 UNUSED = {"pci_devices": (device(),), "module_loaded": False}
+ABSENT_FACT = Missing("torch was not asked")
+NO_NUMPY = "Failed to initialize NumPy: No module named 'numpy' (Triggered internally at …)"
 OPEN_REFUSAL = (
     "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2b85) installed in this system requires use "
     "of the NVIDIA open kernel modules."
@@ -465,6 +467,7 @@ TORCH = {
             }
         },
         {"packages": {"installed": (package("nvidia-ml-py", "12.575.51"),)}},
+        {"packages": {"installed": (package("nvidia-ml-py3", "7.352.0"),)}},
     ),
     "GD215": case(
         {
@@ -542,6 +545,18 @@ TORCH = {
         },
         {"torch": {"cuda_version": "12.1"}},
         {"nvml": {"driver_version": "470.1"}},
+    ),
+    "GD226": case(
+        {
+            "torch": {"import_warnings": (NO_NUMPY,)},
+            "packages": {"installed": (package("torch", "2.9.0"),)},
+        },
+        {"torch": {"import_warnings": ()}},
+        {"packages": {"installed": ()}},
+        {
+            "torch": {"import_warnings": ABSENT_FACT},
+            "packages": {"installed": (package("torch", "2.9.0"), package("numpy", "2.0.0"))},
+        },
     ),
 }
 

@@ -83,6 +83,7 @@ RULES: tuple[Rule, ...] = (
     packages.unsafe_loading,
     packages.user_site_shadows,
     torch_runtime.newer_build_possible,
+    torch_build.numpy_not_installed,
     visibility.all_gpus_hidden,
     visibility.visible_devices_malformed,
     visibility.visible_device_repeated,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from gpudiag.rules.compatibility import Capability, major, wheel_for
 from gpudiag.snapshot import Missing, NotObserved, Package, Snapshot, known, known_or
 
@@ -76,6 +78,19 @@ def pip_install(snapshot: Snapshot) -> str:
     if _installer(snapshot) == "uv":
         return f"uv pip install --python {python}"
     return f"{python} -m pip install"
+
+
+def install_distribution(snapshot: Snapshot, requirement: str) -> str:
+    """The command that installs a Python distribution by what installed torch.
+
+    Example:
+        >>> install_distribution(Snapshot(), "numpy<2")
+        "python -m pip install 'numpy<2'"
+    """
+    shown = shlex.quote(requirement)
+    if _installer(snapshot) == "conda":
+        return f"conda install -c conda-forge {shown}"
+    return f"{pip_install(snapshot)} {shown}"
 
 
 def pip_uninstall(snapshot: Snapshot) -> str:

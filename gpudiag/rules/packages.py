@@ -7,6 +7,7 @@ from functools import cache
 
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import (
+    install_distribution,
     install_torch,
     installed,
     pip_install,
@@ -16,6 +17,7 @@ from gpudiag.rules.machine import (
 from gpudiag.rules.torch_build import COMPANIONS, satisfied
 from gpudiag.snapshot import Package, Requirement, Snapshot, known, known_or
 
+RIVALS_OF_NVML = ("pynvml", "nvidia-ml-py3", "nvidia-ml-py2")
 FIRST_SHIM_PYNVML = 12  # from here on pynvml brings no module pynvml, it requires nvidia-ml-py
 SAFE_LOAD_FROM = (2, 6)
 # Distributions whose second copy shadows the first without a word.
@@ -99,18 +101,25 @@ def two_cuda_versions_in_one_folder(snapshot: Snapshot) -> Finding | None:
 def two_nvml_bindings(snapshot: Snapshot) -> Finding | None:
     """Two packages provide the Python module pynvml.
 
-    nvidia-ml-py is NVIDIA's own; pynvml before version 12 is a copy by others under the same
-    module name. Which one is imported depends on the order of installation.
+    nvidia-ml-py is NVIDIA's own; pynvml before version 12, nvidia-ml-py3 and nvidia-ml-py2 are
+    copies by others under the same module name. Which one is imported depends on the form and the
+    order of installation.
     """
     packages = installed(snapshot)
-    old, own = packages.get("pynvml"), packages.get("nvidia-ml-py")
-    if old is None or own is None or int(old.version.partition(".")[0]) >= FIRST_SHIM_PYNVML:
+    own = packages.get("nvidia-ml-py")
+    rivals = [
+        packages[name]
+        for name in RIVALS_OF_NVML
+        if name in packages and not _is_shim(packages[name])
+    ]
+    if own is None or not rivals:
         return None
+    named = " and ".join(f"{rival.name} {rival.version}" for rival in rivals)
     return Finding(
-        evidence=(f"pynvml {old.version} beside nvidia-ml-py {own.version}",),
+        evidence=(f"{named} beside nvidia-ml-py {own.version}",),
         cause="torch warns at every import, and tools that ask NVML lack its newer functions",
-        fix=f"{pip_uninstall(snapshot)} pynvml, then {pip_install(snapshot)} --force-reinstall "
-        "nvidia-ml-py",
+        fix=f"{pip_uninstall(snapshot)} {' '.join(rival.name for rival in rivals)}, then "
+        f"{pip_install(snapshot)} --force-reinstall nvidia-ml-py",
     )
 
 
@@ -154,7 +163,7 @@ def triton_of_another_version(snapshot: Snapshot) -> Finding | None:
             f"torch requires {need.requires}{need.specifier}, installed is {need.installed}",
         ),
         cause="torch.compile fails, often with a message that does not mention Triton's version",
-        fix=f"{pip_install(snapshot)} '{need.requires}{need.specifier}'",
+        fix=install_distribution(snapshot, f"{need.requires}{need.specifier}"),
     )
 
 
@@ -252,6 +261,11 @@ def user_site_shadows(snapshot: Snapshot) -> Finding | None:
         fix="export PYTHONNOUSERSITE=1; or uninstall it: PYTHONNOUSERSITE= python -m pip uninstall "
         "torch",
     )
+
+
+def _is_shim(package: Package) -> bool:
+    """Whether it is the pynvml that brings no module of its own."""
+    return package.name == "pynvml" and _release(package.version)[0] >= FIRST_SHIM_PYNVML
 
 
 def _unmet(snapshot: Snapshot) -> list[Requirement]:

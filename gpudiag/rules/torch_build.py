@@ -9,16 +9,18 @@ from gpudiag.rules.compatibility import MINIMUM_DRIVER, major, support
 from gpudiag.rules.machine import (
     driver_version,
     has_nvidia_gpu,
+    install_distribution,
     install_driver,
     install_torch,
     installed,
-    pip_install,
     reinstall_torch,
 )
 from gpudiag.snapshot import Missing, NotObserved, Requirement, Snapshot, known, known_or
 
 COMPANIONS = ("torchvision", "torchaudio")
 NUMPY_2_FROM_TORCH = (2, 3)  # older builds were compiled against NumPy 1
+NUMPY_1 = "numpy<2"
+NO_NUMPY = "No module named 'numpy'"
 
 
 @rule("GD201", Severity.ERROR, "https://pytorch.org/get-started/locally/")
@@ -186,12 +188,39 @@ def numpy_too_new_for_torch(snapshot: Snapshot) -> Finding | None:
     torch, numpy = packages.get("torch"), packages.get("numpy")
     if torch is None or numpy is None or major(numpy.version) < 2:  # noqa: PLR2004 - NumPy 2
         return None
-    if tuple(int(part) for part in torch.version.split(".")[:2]) >= NUMPY_2_FROM_TORCH:
+    if _release(torch.version) >= NUMPY_2_FROM_TORCH:
         return None
     return Finding(
         evidence=(f"numpy {numpy.version}", f"torch {torch.version}"),
         cause="the two exchange arrays through a binary interface that changed with NumPy 2",
-        fix=f'{pip_install(snapshot)} "numpy<2"; or upgrade torch: {reinstall_torch(snapshot)}',
+        fix=f"{install_distribution(snapshot, NUMPY_1)}; or upgrade torch: "
+        f"{reinstall_torch(snapshot)}",
+    )
+
+
+@rule("GD226", Severity.WARNING, "https://pytorch.org/docs/stable/generated/torch.from_numpy.html")
+def numpy_not_installed(snapshot: Snapshot) -> Finding | None:
+    """NumPy is not installed beside torch.
+
+    torch does not require NumPy and imports without it, with a warning that is easily missed;
+    torchvision, most data loaders and every conversion to an array need it.
+
+    Ignore it when your program neither converts tensors to arrays nor uses torchvision.
+    """
+    packages = installed(snapshot)
+    torch = packages.get("torch")
+    if torch is None:
+        return None
+    warned = snapshot.torch.import_warnings
+    said = [line for line in known_or(warned, ()) if NO_NUMPY in line]
+    if not said and ("numpy" in packages or not isinstance(warned, Missing)):
+        return None
+    wanted = "numpy" if _release(torch.version) >= NUMPY_2_FROM_TORCH else NUMPY_1
+    return Finding(
+        evidence=(*(f"import torch warns: {line.splitlines()[0]}" for line in said[:1]),)
+        or ("there is no numpy beside torch",),
+        cause="tensor.numpy() and torch.from_numpy() fail with 'Numpy is not available'",
+        fix=install_distribution(snapshot, wanted),
     )
 
 
@@ -215,6 +244,11 @@ def _plainly_satisfied(specifier: str, version: str) -> bool:
     if found[1] == "~=":  # 3.9.0 allows 3.9.x
         return have >= wanted and have[: len(wanted) - 1] == wanted[:-1]
     return have >= wanted if found[1] == ">=" else have == wanted
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version: 2.3.0a0 is of the 2.3 series."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def _flavour(build: str | None) -> str | None:
