@@ -1,7 +1,5 @@
 """What NVML tells of the GPUs: one struct a GPU, one for each pair, one for the driver's answer."""
 
-from __future__ import annotations
-
 from gpudiag.fact import Fact, Section, not_recorded
 
 

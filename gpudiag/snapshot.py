@@ -4,8 +4,6 @@ The vocabulary lies in `gpudiag.fact`, the GPUs in `gpudiag.gpu`; whoever reads 
 all of it from here.
 """
 
-from __future__ import annotations
-
 import msgspec
 from msgspec import Struct, field
 
@@ -313,7 +311,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         return snapshot_fragment(self)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Snapshot:
+    def from_json(cls, text: str | bytes) -> "Snapshot":
         """Read a snapshot that any version of gpudiag of the same schema has written.
 
         Args:

@@ -17,7 +17,10 @@ THE_COMMAND_LINE = (
     *("gpudiag.cli", "gpudiag.command_line", "gpudiag.commands"),
     *("evalkit.cli", "evalkit.commands"),
 )
-OUTSIDE = {"gpudiag.host", "gpudiag.command_line", "gpudiag.cli", "gpudiag.select"}
+OUTSIDE = {
+    *("gpudiag.host", "gpudiag.select"),
+    *("gpudiag.__main__", "gpudiag.command_line", "gpudiag.commands.running"),
+}
 WITHOUT_TORCH = (
     "averages", "bootstrap", "calibration", "clusters", "comparison", "confusion", "evaluation",
     "intervals", "method", "ranking", "report", "resampling", "scores", "selective", "slices",
@@ -100,7 +103,9 @@ def test_gpudiag_imports_torch_in_its_children_alone():
     assert guilty == ["gpudiag.children.ask_torch", "gpudiag.children.measure"]
 
 
-@pytest.mark.parametrize("module", ["gpudiag", "gpudiag.cli", "evalkit", "evalkit.cli"])
+@pytest.mark.parametrize(
+    "module", ["gpudiag", "gpudiag.cli", "gpudiag.__main__", "evalkit", "evalkit.cli"]
+)
 def test_importing_loads_neither_torch_nor_pandas(module):
     program = (
         f"import sys, {module}; "

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from evalkit.cli import cli as evalkit_cli
@@ -13,8 +14,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 COMMANDS = [
-    *(("gpudiag", name) for name in gpudiag_cli.commands),
-    *(("evalkit", name) for name in evalkit_cli.commands),
+    (program, name)
+    for program, group in (("gpudiag", gpudiag_cli), ("evalkit", evalkit_cli))
+    for name in group.list_commands(click.Context(group))
 ]
 
 

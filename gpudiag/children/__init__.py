@@ -55,3 +55,18 @@ def start(host: Host, *, with_torch: bool) -> None:
     if (command := nvml()) is not None:
         host.start(*command)
     host.start(*cuda())
+
+
+class Ahead:
+    """The children that the entry point has started, until a command takes them over."""
+
+    host: Host | None = None
+
+
+def started(*, with_torch: bool) -> Host:
+    """This machine, with its children under way: those of the entry point, or new ones."""
+    host, Ahead.host = Ahead.host, None
+    if host is None:
+        host = Host()
+        start(host, with_torch=with_torch)
+    return host

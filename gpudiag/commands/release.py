@@ -1,0 +1,74 @@
+"""``gpudiag release``: ends what was left behind with GPU memory."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gpudiag.commands import options, running
+from gpudiag.errors import InputError
+
+
+@click.command()
+@click.option("--pid", "pids", type=int, multiple=True, help="This one, orphaned or not.")
+@click.option("--dry-run", is_flag=True, help="Show who would be ended, and end nobody.")
+@click.option("--yes", is_flag=True, help="Do not ask, neither before SIGTERM nor before SIGKILL.")
+def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
+    """End processes of yours that were left behind with GPU memory.
+
+    Shows them, asks, sends SIGTERM, waits 10 seconds, and asks again before SIGKILL. Never ends
+    a process of another user, itself, or what started it.
+
+    Exit codes: 0 nothing is left; 1 a process is left or was refused.
+
+    \b
+    Example:  gpudiag release --dry-run
+              gpudiag release --pid 4711
+    """
+    import signal
+
+    from gpudiag import release as releasing
+    from gpudiag.host import Host
+    from gpudiag.probes.nvml import nvml
+    from gpudiag.render import as_table
+
+    host = Host()
+    seen = running.snapshot(None, torch=False, timeout_s=options.TIMEOUT_S, redacted=False)
+    plan = releasing.plan(host, seen, running.look(seen), pids=pids)
+    click.echo(as_table.as_text(plan.rows(), empty="no process of yours is left behind on a GPU"))
+    for pid, reason in plan.refused.items():
+        click.echo(f"not {pid}: {reason}")
+    left = dict(plan.refused) if pids else {}
+    if not plan.victims:
+        return running.EXIT_FINDINGS if left else 0
+    if dry_run or not _agreed("Send SIGTERM to them?", yes=yes):
+        click.echo("nothing was ended")
+        return 0
+    stubborn = releasing.end(plan.victims, signal.SIGTERM, wait_s=releasing.GRACE_S)
+    if stubborn:
+        click.echo("\n".join(f"{pid}: {reason}" for pid, reason in stubborn.items()))
+        if _agreed("Send SIGKILL to what is left?", yes=yes):
+            again = [victim for victim in plan.victims if victim.holder.pid in stubborn]
+            stubborn = releasing.end(again, signal.SIGKILL, wait_s=releasing.AFTER_KILL_S)
+            for pid, reason in stubborn.items():
+                click.echo(
+                    f"{pid}: {reason}; if it is stuck in the driver, reset the GPU or reboot"
+                )
+    click.echo(f"{len(plan.victims) - len(stubborn)} of {len(plan.victims)} ended")
+    for line in releasing.came_back(seen.nvml, nvml(host, options.TIMEOUT_S)):
+        click.echo(line)
+    return running.EXIT_FINDINGS if left or stubborn else 0
+
+
+def _agreed(question: str, *, yes: bool) -> bool:
+    if yes:
+        return True
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise InputError(
+            "expected an answer, got the end of the input: nothing was done; --yes goes without"
+        ) from None

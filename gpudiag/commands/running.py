@@ -1,0 +1,95 @@
+"""What several commands do: take or read a snapshot, choose rules, deliver the answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gpudiag.config import Config
+    from gpudiag.finding import Rule, Severity
+    from gpudiag.probes.holders import Seen
+    from gpudiag.snapshot import Snapshot
+
+EXIT_FINDINGS = 1
+
+
+def snapshot(file: Path | None, **how: Any) -> Snapshot:
+    """The snapshot in a file, or one that is taken now (*how*: see `_take`)."""
+    if file is None:
+        return _take(**how)
+    from gpudiag.saved import read_snapshot
+
+    return read_snapshot(file)
+
+
+def _take(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot:
+    from gpudiag import children
+
+    host = children.started(with_torch=torch)  # before the imports below, which take as long
+    from gpudiag.probes import take_snapshot
+
+    seen = take_snapshot(host, torch=torch, timeout_s=timeout_s, meanwhile=_import_the_rest)
+    if not redacted:
+        return seen
+    from gpudiag.redact import Identity, redact
+
+    identity = Identity(
+        user=os.environ.get("USER") or os.environ.get("LOGNAME"),
+        home=os.environ.get("HOME"),
+        host_name=os.uname().nodename,
+    )
+    return redact(seen, identity)
+
+
+def _import_the_rest() -> None:
+    """What follows the snapshot is imported while the probes wait: 40 ms of a short run."""
+    import gpudiag.choice
+    import gpudiag.redact
+    import gpudiag.render.as_text
+    import gpudiag.rules  # noqa: F401 - only the import's time is wanted here
+
+
+def look(seen: Snapshot) -> Seen:
+    """What /proc tells of the processes that the snapshot names."""
+    from gpudiag.host import Host
+    from gpudiag.probes.holders import look as look_now
+    from gpudiag.suspects import named_pids
+
+    return look_now(Host(), named_pids(seen))
+
+
+def chosen_rules(
+    select: tuple[str, ...], ignore: tuple[str, ...], config: Config, *, measured: bool = False
+) -> tuple[Rule, ...]:
+    """The rules that the options choose, or else the configuration."""
+    from gpudiag.choice import choose_rules  # with all rules: 20 ms, left to where it is needed
+
+    return choose_rules(select, ignore, config, measured=measured)
+
+
+def threshold(fail_on: str | None, config: Config) -> Severity | None:
+    """The severity from which the exit code is 1, None for never."""
+    from gpudiag.finding import Severity
+
+    name = fail_on or config.fail_on or Severity.ERROR
+    return None if name == "never" else Severity(name)
+
+
+def deliver(text: str, output: Path | None) -> None:
+    """Print the answer, or write it to the file that was asked for."""
+    if output is None:
+        click.echo(text)
+    else:
+        from gpudiag.output import write_private
+
+        write_private(output, text + "\n")
+
+
+def wants_colour() -> bool:
+    """Whether standard output is a terminal whose user has not refused colour."""
+    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
