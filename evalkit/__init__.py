@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evalkit import transforms
+    from evalkit import training, transforms
     from evalkit.checkpoint import LoadReport, load_checkpoint, save_checkpoint
     from evalkit.checkpoint.convert import convert_checkpoint
     from evalkit.checkpoint.inspection import inspect_checkpoint
@@ -43,6 +43,7 @@ __all__ = [
     "predict",
     "save_checkpoint",
     "seed_everything",
+    "training",
     "transforms",
 ]
 
@@ -61,6 +62,7 @@ _HOME = {
     "predict": "evalkit.inference",
     "save_checkpoint": "evalkit.checkpoint",
     "seed_everything": "evalkit.training",
+    "training": "evalkit.training",  # the package itself
     "transforms": "evalkit.transforms",  # the module itself
 }
 

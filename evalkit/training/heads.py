@@ -1,0 +1,252 @@
+"""The last layer of a classifier: found by following its outputs back, replaced in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from evalkit.errors import InputError
+from evalkit.wording import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+GIVE_IT = "give the layer's name as head="
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The layers that give a model's outputs.
+
+    Attributes:
+        names: As in ``model.named_modules()``: that of the logits first, then those of auxiliary
+            outputs, where a model has them (GoogLeNet, Inception, distilled transformers).
+        num_classes: How many outputs each of them gives.
+    """
+
+    names: tuple[str, ...]
+    num_classes: int
+
+
+def find_head(model: nn.Module, *, head: str | None = None) -> Head:
+    """Find the layers that give the outputs of a classifier, whatever they are called.
+
+    A model of timm is asked. Any other is traced symbolically (``torch.fx``; nothing is computed)
+    as it would run in training, and each output is followed back to the first layer with weights:
+    pooling, activations and reshaping may come after it. Where a model cannot be traced, the last
+    layer with weights is taken in the order in which the model's constructor made them, if it is
+    linear or a convolution.
+
+    Args:
+        model: Any classifier; on any device, ``meta`` included.
+        head: Name of the layer, where it cannot be found or another is meant.
+
+    Raises:
+        InputError: There is no such layer, or none that is linear or a convolution.
+
+    Example:
+        >>> import torchvision
+        >>> find_head(torchvision.models.squeezenet1_1())
+        Head(names=('classifier.1',), num_classes=1000)
+        >>> model = torchvision.models.googlenet(init_weights=False)
+        >>> find_head(model).names
+        ('fc', 'aux2.fc2', 'aux1.fc2')
+    """
+    layers = dict(_layers(model, head))
+    sizes = sorted({_outputs(layer) for layer in layers.values()})
+    if len(sizes) > 1:
+        raise InputError(
+            f"model must have outputs of one size, got {some(sizes)} from {some(list(layers))}: "
+            f"{GIVE_IT}"
+        )
+    return Head(names=tuple(layers), num_classes=sizes[0])
+
+
+def replace_head(model: nn.Module, num_classes: int, *, head: str | None = None) -> Head:
+    """Give a classifier another number of outputs, in place, by new last layers.
+
+    The new layers are initialised as torch (or timm) initialises them, on the device and in the
+    dtype of the old ones, and are trainable. Auxiliary outputs are replaced as well. An attribute
+    ``num_classes`` of the model follows.
+
+    Args:
+        model: Any classifier.
+        num_classes: How many outputs it is to give, at least 1.
+        head: Name of the layer, where it cannot be found or another is meant.
+
+    Returns:
+        What was put there.
+
+    Raises:
+        InputError: There is no layer to replace, or *num_classes* is below 1.
+
+    Example:
+        >>> import torch, torchvision
+        >>> model = torchvision.models.resnet18()
+        >>> replace_head(model, 3)
+        Head(names=('fc',), num_classes=3)
+        >>> model.eval()(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 3])
+    """
+    if num_classes < 1:
+        raise InputError(f"num_classes must be at least 1, got {num_classes}")
+    if head is None and _is_timm(model):
+        return _reset(model, num_classes)
+    layers = dict(_layers(model, head))
+    before = find_head(model, head=head).num_classes
+    for name, layer in layers.items():
+        if not name:
+            raise InputError(
+                "model must be more than its last layer, which cannot be replaced in place: "
+                "put it into nn.Sequential"
+            )
+        model.set_submodule(name, _like(layer, num_classes))
+    if getattr(model, "num_classes", None) == before:
+        model.num_classes = num_classes  # type: ignore[assignment]
+    return Head(names=tuple(layers), num_classes=num_classes)
+
+
+def _layers(model: nn.Module, head: str | None) -> Iterator[tuple[str, Layer]]:
+    """Name and layer of every output."""
+    if head is not None:
+        names = [head]
+    elif _is_timm(model):
+        names = _asked(model)
+    else:
+        names = _traced(model)
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules:
+            raise InputError(
+                f"head must be the name of a layer, got '{name}': the last ones are "
+                f"{some(list(modules)[-3:])}"
+            )
+        layer = modules[name]
+        if not isinstance(layer, LAYERS):
+            raise InputError(
+                f"head must be a linear layer or a convolution, got {type(layer).__name__} "
+                f"'{name}': {GIVE_IT}"
+            )
+        yield name, layer
+
+
+def _is_timm(model: nn.Module) -> bool:
+    """Whether the model answers as all of timm's do."""
+    return all(callable(getattr(model, n, None)) for n in ("get_classifier", "reset_classifier"))
+
+
+def _asked(model: Any) -> list[str]:
+    """Names of the layers that a model of timm calls its classifier."""
+    answer = model.get_classifier()
+    names = {module: name for name, module in model.named_modules()}
+    found = []
+    for part in answer if isinstance(answer, tuple | list) else [answer]:
+        linear = [module for module in part.modules() if isinstance(module, LAYERS)]
+        if not linear:
+            raise InputError(
+                f"model must have a classifier, got {type(model).__name__} with "
+                f"{type(part).__name__} in its place: replace_head(model, num_classes) puts one "
+                "there"
+            )
+        found.append(names[linear[-1]])
+    return found
+
+
+def _reset(model: Any, num_classes: int) -> Head:
+    """Let a model of timm replace its classifier."""
+    parameter = next(model.parameters())
+    model.reset_classifier(num_classes)
+    model.to(device=parameter.device, dtype=parameter.dtype)
+    return find_head(model)
+
+
+class _Tracer(fx.Tracer):
+    """Follows a model down to torch's own layers, and those that were derived from them."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, LAYERS) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _traced(model: nn.Module) -> list[str]:
+    """Names of the layers that the outputs come from; of the last one, if that cannot be seen."""
+    if isinstance(model, LAYERS):
+        return [""]
+    modes = {module: module.training for module in model.modules()}
+    model.train()  # auxiliary outputs are given in training alone
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # noqa: BLE001 - any model's own code runs here, on values it cannot expect
+        return [_last_made(model)]
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    parameters = dict(model.named_parameters())
+    return list(dict.fromkeys(_followed(output, model, parameters)))
+
+
+def _followed(
+    node: fx.Node, model: nn.Module, parameters: dict[str, nn.Parameter]
+) -> Iterator[str]:
+    """Go back from a node to the first layers with weights."""
+    waiting, seen = list(node.all_input_nodes), {node}
+    while waiting:
+        at = waiting.pop(0)
+        if at in seen:
+            continue
+        seen.add(at)
+        if at.op == "call_module" and _has_weights(model.get_submodule(str(at.target))):
+            yield str(at.target)
+        elif at.op == "get_attr" and at.target in parameters:
+            raise InputError(
+                f"model must give its outputs by a layer, got a function of '{at.target}': "
+                f"{GIVE_IT}"
+            )
+        else:
+            waiting += at.all_input_nodes
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _last_made(model: nn.Module) -> str:
+    made = [
+        name
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
+    if not made:
+        raise InputError(f"model must have layers, got {type(model).__name__} without parameters")
+    return str(made[-1])
+
+
+def _outputs(layer: Layer) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _like(layer: Layer, outputs: int) -> Layer:
+    """Make a fresh layer that differs in the number of its outputs alone."""
+    place: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        new: Layer = nn.Linear(layer.in_features, outputs, bias=bias, **place)
+    else:
+        kind: Any = next(kind for kind in LAYERS if isinstance(layer, kind))
+        new = kind(
+            layer.in_channels,
+            outputs,
+            layer.kernel_size,
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            bias=bias,
+            padding_mode=layer.padding_mode,
+            **place,
+        )
+    return new.train(layer.training)

@@ -1,0 +1,165 @@
+"""The model that training starts from: fresh, pretrained by its library, or from a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evalkit import models
+from evalkit.checkpoint.choose import choose_model
+from evalkit.checkpoint.fit import best_fit, head_size_of
+from evalkit.checkpoint.load import load_contents
+from evalkit.checkpoint.read import read
+from evalkit.errors import InputError
+from evalkit.training.heads import find_head, replace_head
+from evalkit.transforms import TransformSpec, preset_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evalkit.checkpoint.report import LoadReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A model that is ready to be trained, and where it comes from.
+
+    Attributes:
+        model: On the CPU, with as many outputs as were asked for.
+        spec: What it was built from; None where a checkpoint's keys and shapes told.
+        transform: For evaluation: the checkpoint's own or else the model's; None where neither
+            has one.
+        report: What was loaded from the checkpoint; None without one.
+        new_head: Whether the last layer is a fresh one on weights that are not.
+    """
+
+    model: nn.Module
+    spec: str | None
+    transform: TransformSpec | None
+    report: LoadReport | None
+    new_head: bool
+
+
+def start(
+    spec: str | None,
+    *,
+    num_classes: int,
+    pretrained: bool = False,
+    init_from: str | Path | None = None,
+    weights: str | None = None,
+    new_head: bool = False,
+    allow_partial: float | None = None,
+) -> Start:
+    """Build the model to train.
+
+    Args:
+        spec: See `evalkit.models.build`. May be None with *init_from*, where the checkpoint tells.
+        num_classes: How many outputs it is to have.
+        pretrained: Take the library's own weights for ImageNet, which it downloads or has in its
+            cache; for specs of torchvision (their newest ones) and timm. The head is replaced
+            where *num_classes* is not theirs.
+        init_from: Checkpoint to take the weights from instead, see `load_checkpoint`; all of
+            them, head included.
+        weights: Which set of weights in the checkpoint.
+        new_head: Replace the last layer whatever its size, after the weights are loaded.
+        allow_partial: The share of the model that the checkpoint must fill.
+
+    Raises:
+        InputError: Two origins are given, weights cannot be had or do not fit, or the head of the
+            checkpoint has another size and *new_head* does not say to replace it.
+
+    Example:
+        >>> begun = start("torchvision:squeezenet1_1", num_classes=3)
+        >>> find_head(begun.model)
+        Head(names=('classifier.1',), num_classes=3)
+        >>> begun.transform.resize, begun.new_head
+        (256, False)
+    """
+    if pretrained and init_from is not None:
+        raise InputError(f"pretrained or init_from must be given alone, got both ({init_from})")
+    if init_from is not None:
+        return _from_checkpoint(
+            Path(init_from),
+            spec,
+            num_classes=num_classes,
+            weights=weights,
+            new_head=new_head,
+            allow_partial=allow_partial,
+        )
+    if spec is None:
+        raise InputError("model must be given unless init_from is, got none")
+    if not pretrained:
+        model = models.build(spec, num_classes=num_classes)
+        return Start(
+            model=model, spec=spec, transform=preset_of(model, spec), report=None, new_head=False
+        )
+    model = _pretrained(spec)
+    transform = preset_of(model, spec)
+    replaced = new_head or find_head(model).num_classes != num_classes
+    if replaced:
+        replace_head(model, num_classes)
+    return Start(model=model, spec=spec, transform=transform, report=None, new_head=replaced)
+
+
+def _pretrained(spec: str) -> nn.Module:
+    """Ask the library for a model with its own weights."""
+    models.build(spec)  # says what is wrong with the spec itself
+    library, _colon, name = spec.partition(":")
+    if library not in models.LIBRARIES:
+        raise InputError(
+            f"pretrained needs a model of torchvision or timm, got '{spec}': give the weights by "
+            "init_from"
+        )
+    try:
+        model: nn.Module
+        if library == "timm":
+            import timm
+
+            model = timm.create_model(name, pretrained=True)
+        else:
+            model = models.import_torchvision().models.get_model(name, weights="DEFAULT")
+    except (OSError, RuntimeError, ValueError) as error:  # no network, no such file, a broken one
+        raise InputError(
+            f"pretrained weights of '{spec}' must be in {library}'s cache or downloadable, got "
+            f"'{' '.join(str(error).split())[:300]}': download them where there is a network and "
+            "give the file by init_from"
+        ) from error
+    return model
+
+
+def _from_checkpoint(
+    path: Path,
+    spec: str | None,
+    *,
+    num_classes: int,
+    weights: str | None,
+    new_head: bool,
+    allow_partial: float | None,
+) -> Start:
+    contents = read(path)
+    choice = choose_model(contents, spec, weights=weights)
+    model = choice.model
+    fit, _others = best_fit(contents, model, weights)
+    in_file = head_size_of(fit)
+    if in_file is not None and find_head(model).num_classes != in_file:
+        replace_head(model, in_file)
+    report = load_contents(
+        contents, model, weights=weights, allow_partial=allow_partial, guess=choice.guess
+    )
+    has = find_head(model).num_classes
+    if has != num_classes and not new_head:
+        raise InputError(
+            f"{path}: expected a head with {num_classes} outputs, as there are classes, got "
+            f"{has}: have it replaced (new_head)"
+        )
+    if new_head:
+        replace_head(model, num_classes)
+    own = report.transform
+    return Start(
+        model=model,
+        spec=choice.spec,
+        transform=preset_of(model, choice.spec) if own is None else TransformSpec.from_dict(own),
+        report=report,
+        new_head=new_head,
+    )
