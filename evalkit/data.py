@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit import models
 from evalkit.errors import InputError
 from evalkit.images import EXTENSIONS, UnreadableError, read_image
-from evalkit.wording import counted, some
+from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,21 +96,6 @@ def open_data(data: str | Path | Source) -> Source:
         "data must be a folder of class folders, a manifest (.csv or .parquet) or "
         f"package.module:function, got {path}: {what}"
     )
-
-
-def natural_order(names: Sequence[str]) -> list[str]:
-    """Sort names as people do: numbers in them by value, letters without regard to case.
-
-    Example:
-        >>> natural_order(["img10", "img9", "Img1"])
-        ['Img1', 'img9', 'img10']
-    """
-
-    def key(name: str) -> list[tuple[int, int, str]]:
-        parts = re.split(r"(\d+)", name)
-        return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
-
-    return sorted(names, key=key)
 
 
 def _not_utf_8(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,6 +44,21 @@ def share(fraction: float) -> str:
         ('0.9999', '1', '0.5')
     """
     return f"{math.floor(fraction * 10_000 + 1e-9) / 10_000:g}"
+
+
+def natural_order(names: Sequence[str]) -> list[str]:
+    """Sort names as people do: numbers in them by value, letters without regard to case.
+
+    Example:
+        >>> natural_order(["img10", "img9", "Img1"])
+        ['Img1', 'img9', 'img10']
+    """
+
+    def key(name: str) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", name)
+        return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in parts]
+
+    return sorted(names, key=key)
 
 
 def _printable(text: str) -> str:

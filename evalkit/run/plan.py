@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.checkpoint.report import LoadReport, found_classes
-from evalkit.data import Source, natural_order
+from evalkit.data import Source
 from evalkit.errors import InputError
 from evalkit.transforms import TransformSpec, evaluation, preset_of
-from evalkit.wording import counted, some
+from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
 from evalkit.batches import Audit, Unreadable, batches
-from evalkit.data import Loaded, Source, natural_order, open_data
+from evalkit.data import Loaded, Source, open_data
 from evalkit.errors import InputError
 from evalkit.transforms import evaluation
+from evalkit.wording import natural_order
 
 TRANSFORM = evaluation(resize=None, crop=8)
 
