@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
-from gpudiag.snapshot import Snapshot
+from gpudiag.snapshot import GpuProcess, Snapshot
 
 HIDDEN = "redacted"
 # CUDA accepts the first block of a UUID, so a shortened one still names its GPU.
@@ -55,8 +56,8 @@ def redact(snapshot: Snapshot, identity: Identity | None = None) -> Snapshot:
         >>> redact(Snapshot(environment=Environment(variables=(seen,)))).environment.variables
         (Variable(name='LD_LIBRARY_PATH', value='~/lib'),)
     """
-    names = _names(identity or Identity())
-    return msgspec.convert(_clean(msgspec.to_builtins(snapshot), names, ""), Snapshot)
+    cleaned: Snapshot = _Cleaner(_names(identity or Identity())).clean(snapshot, "")
+    return cleaned
 
 
 def _names(identity: Identity) -> list[tuple[re.Pattern[str], str]]:
@@ -76,17 +77,36 @@ def _names(identity: Identity) -> list[tuple[re.Pattern[str], str]]:
     return patterns
 
 
-def _clean(value: Any, names: list[tuple[re.Pattern[str], str]], field: str) -> Any:
-    if isinstance(value, dict):
-        if field == "processes" and isinstance(value.get("user"), str):
-            shown = value["user"] if value["user"] in SHARED_USERS else HIDDEN
-            value = value | {"user": shown}
-        return {key: _clean(item, names, key) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item, names, field) for item in value]
-    if isinstance(value, str) and field not in VERSION_FIELDS:
-        return _text(value, names)
-    return value
+class _Cleaner:
+    """Goes through a snapshot; a text that comes again, as most do, is not searched again."""
+
+    def __init__(self, names: list[tuple[re.Pattern[str], str]]) -> None:
+        self._names = names
+        self._seen: dict[str, str] = {}
+
+    def clean(self, value: Any, field: str) -> Any:
+        """The same value without what must not be told; *field* is where it stands."""
+        if isinstance(value, str):
+            return value if field in VERSION_FIELDS else self._text(value)
+        if isinstance(value, tuple):
+            return tuple([self.clean(item, field) for item in value])
+        if isinstance(value, dict):
+            return {key: self.clean(item, key) for key, item in value.items()}
+        if isinstance(value, Struct):
+            return self._struct(value)
+        return value
+
+    def _struct(self, value: Struct) -> Struct:
+        if isinstance(value, GpuProcess) and isinstance(value.user, str):
+            value = replace(value, user=value.user if value.user in SHARED_USERS else HIDDEN)
+        before = {name: getattr(value, name) for name in value.__struct_fields__}
+        after = {name: self.clean(item, name) for name, item in before.items()}
+        return type(value)(**after)
+
+    def _text(self, text: str) -> str:
+        if text not in self._seen:
+            self._seen[text] = _text(text, self._names)
+        return self._seen[text]
 
 
 def _text(text: str, names: list[tuple[re.Pattern[str], str]]) -> str:

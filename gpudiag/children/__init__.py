@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -44,6 +43,8 @@ def torch() -> tuple[str, ...]:
 
 def measure(*, devices: Sequence[int], seconds: float, quick: bool) -> tuple[str, ...]:
     """The command that measures torch's devices, run as the user's own programs are."""
+    import json  # the rest of this module starts a short run, which has no use for it
+
     options = json.dumps({"devices": list(devices), "seconds": seconds, "quick": quick})
     return (sys.executable, str(HERE / "measure.py"), options)
 
