@@ -16,7 +16,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pytest
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -c 'from gpudiag.rules.catalogue import document; print(document(), end="")' > docs/rules.md
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --group bench

@@ -25,6 +25,9 @@ def inspect(*, file: Path, output_format: str) -> None:
 
     FILE is a checkpoint of any kind, an index of sharded weights, or a directory of
     torch.distributed.checkpoint.
+
+    \b
+    Example:  evalkit inspect checkpoint.pth
     """
     options.require_torch()
     from evalkit.checkpoint import inspect_checkpoint
@@ -54,6 +57,9 @@ def convert(*, source: Path, target: Path, weights: str | None, dtype: str | Non
 
     OUT holds one set of weights under plain names, class names and transform, and nothing else:
     safetensors if it ends in .safetensors, else a file for torch.load.
+
+    \b
+    Example:  evalkit convert checkpoint.pth clean.safetensors --dtype float16
     """
     options.require_torch()
     from evalkit.checkpoint import convert_checkpoint

@@ -18,6 +18,10 @@ def compare(*, runs: tuple[Path, ...], output_format: str, out: Path | None, **c
 
     RUNS are two or more folders that evaluate wrote, or tables of predictions. They are joined
     sample by sample; differences are the later one less the earlier one.
+
+    \b
+    Example:  evalkit compare old-report new-report
+              evalkit compare old-report new-report --margin 0.01 --out old-and-new
     """
     from evalkit.comparison import compare, render
     from evalkit.report.tables import check_folder

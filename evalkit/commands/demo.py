@@ -13,7 +13,11 @@ from evalkit.commands import options
 @click.command()
 @click.option("--out", required=True, type=options.PATH, help="Folder to leave everything in.")
 def demo(*, out: Path) -> None:
-    """Train on handwritten digits, save as DataParallel does, load on the CPU, evaluate, report."""
+    """Train on handwritten digits, save as DataParallel does, load on the CPU, evaluate, report.
+
+    \b
+    Example:  evalkit demo --out demo-report
+    """
     options.require_torch()
     from evalkit.demo import run
     from evalkit.demo.demonstrate import MODEL

@@ -98,7 +98,13 @@ def evaluate(
     plots: bool,
     **chosen: Any,
 ) -> None:
-    """Evaluate a checkpoint on labelled images."""
+    """Evaluate a checkpoint on labelled images.
+
+    \b
+    Example:  evalkit evaluate --checkpoint model.pth --data images/val --out my-report
+              evalkit evaluate --checkpoint model.pth --model timm:convnext_tiny \\
+                --data test.csv --precision bf16 --out my-report
+    """
     options.require_torch()
     from evalkit import run
     from evalkit.predictions import read_classes

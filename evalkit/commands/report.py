@@ -48,6 +48,10 @@ def report(
     """Score a table of predictions.
 
     TABLE is a CSV or Parquet file with one row per sample; it may be larger than memory.
+
+    \b
+    Example:  evalkit report predictions.csv --out my-report
+              evalkit report scores.parquet --label-column truth --group-by camera --out my-report
     """
     from evalkit.evaluation import Evaluation
     from evalkit.predictions import read_classes

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(FORMS), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    default="text",
+    show_default=True,
+    help="For a terminal, an issue, a program, a spreadsheet, a CI server, a browser, a monitor.",
+)
 @options.output
 @options.snapshot_file
 @options.select

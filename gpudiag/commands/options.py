@@ -75,5 +75,10 @@ fail_on = click.option(
     help="The severity from which the exit code is 1.  [default: error]",
 )
 table_form = click.option(
-    "--format", "form", type=click.Choice(["text", "json", "csv"]), default="text"
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="For people, for programs, or for a spreadsheet.",
 )

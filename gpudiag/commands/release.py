@@ -28,8 +28,8 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     """
     import signal
 
-    from gpudiag import release as releasing
     from gpudiag.host import Host
+    from gpudiag.memory import release as releasing
     from gpudiag.probes.nvml import nvml
     from gpudiag.render import as_table
 

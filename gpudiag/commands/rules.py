@@ -7,7 +7,11 @@ import click
 
 @click.command()
 def rules() -> None:
-    """List every rule with its severity."""
+    """List every rule with its severity.
+
+    \b
+    Example:  gpudiag rules
+    """
     from gpudiag.rules import CATALOGUE
 
     for rule in CATALOGUE:
@@ -35,7 +39,11 @@ def explain(*, rule_id: str) -> None:
 @click.command()
 @click.argument("document", type=click.Choice(["snapshot", "report"]), default="snapshot")
 def schema(*, document: str) -> None:
-    """Print the JSON Schema of a snapshot or of a report (diagnose --format json)."""
+    """Print the JSON Schema of a snapshot or of a report (diagnose --format json).
+
+    \b
+    Example:  gpudiag schema > snapshot.schema.json
+    """
     import json
 
     from gpudiag.schema import json_schema

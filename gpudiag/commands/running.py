@@ -57,8 +57,8 @@ def _import_the_rest() -> None:
 def look(seen: Snapshot) -> Seen:
     """What /proc tells of the processes that the snapshot names."""
     from gpudiag.host import Host
+    from gpudiag.memory.suspects import named_pids
     from gpudiag.probes.holders import look as look_now
-    from gpudiag.suspects import named_pids
 
     return look_now(Host(), named_pids(seen))
 

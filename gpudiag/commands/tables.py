@@ -13,8 +13,8 @@ from gpudiag.commands import options, running
 def _table_command(
     name: str, *, help_text: str, empty: str, torch: bool = False, holders: bool = False
 ) -> click.Command:
-    @click.command(name=name, help=help_text)
-    @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text")
+    @click.command(name=name, help=f"{help_text}\n\n\b\nExample:  gpudiag {name} --format csv")
+    @options.table_form
     @options.snapshot_file
     @options.timeout
     @options.no_config
@@ -35,7 +35,7 @@ def _table_command(
         }
         click.echo(write[form]())
         if name == "memory" and form == "text" and here and rows:
-            from gpudiag.suspects import explanation
+            from gpudiag.memory.suspects import explanation
 
             click.echo(f"\n{explanation(seen, here)}")
 
