@@ -10,7 +10,7 @@ import pandas as pd
 
 from evalkit.intervals import CONFIDENCE_LEVEL, wilson
 
-COARSE = 1 << 8  # parts of equally many samples that are drawn anew for an interval: 17 per bin
+PARTS = 17  # of a bin, of equally many samples each, that are drawn anew for an interval
 CELLS = 1 << 14  # width 6e-5: finer than any difference in confidence that means something
 BINS = 15
 
@@ -67,9 +67,9 @@ def calibration_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of `expected_calibration_error`.
 
-    Samples are drawn anew in 256 parts of neighbouring confidence, bins are made anew for every
-    replicate. The error is biased upward, and so is every replicate: its percentiles are moved by
-    twice that bias, but not beyond 0 nor past the error itself.
+    Samples are drawn anew in 17 parts of neighbouring confidence per bin, bins are made anew for
+    every replicate. The error is biased upward, and so is every replicate: its percentiles are
+    moved by twice that bias, but not beyond 0 nor past the error itself.
 
     Args:
         cells: As for `expected_calibration_error`.
@@ -95,8 +95,9 @@ def calibration_interval(
     total = int(cells[0].sum())
     if not total:
         return math.nan, math.nan
-    coarse = _coarse(cells)
-    estimate = float(_errors(coarse[None], bins)[0])
+    coarse = _coarse(cells, PARTS * bins)
+    estimate = expected_calibration_error(cells, bins=bins)
+    of_parts = float(_errors(coarse[None], bins)[0])  # differs a little: a part is in one bin
     right, wrong = coarse[2], coarse[0] - coarse[2]
     mean = coarse[1] / np.maximum(coarse[0], 1)
     shares = np.concatenate([right, wrong]) / total
@@ -105,8 +106,9 @@ def calibration_interval(
     drawn_right, drawn_wrong = np.split(drawn, 2, axis=1)
     number = drawn_right + drawn_wrong
     errors = _errors(np.stack([number, number * mean, drawn_right], axis=1), bins)
-    bias = errors.mean() - estimate
-    low, high = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2]) - 2 * bias
+    bias = errors.mean() - of_parts
+    moved = errors - of_parts - 2 * bias + estimate
+    low, high = np.quantile(moved, [(1 - level) / 2, (1 + level) / 2])
     return float(min(max(low, 0.0), estimate)), float(min(max(high, estimate), 1.0))
 
 
@@ -173,8 +175,8 @@ def _errors(tables: Cells, bins: int) -> Cells:
         return np.asarray(np.where(total > 0, summed / total, np.nan))
 
 
-def _coarse(cells: Cells) -> Cells:
-    """At most 256 neighbouring parts of about equally many samples."""
+def _coarse(cells: Cells, parts: int) -> Cells:
+    """At most so many neighbouring parts of about equally many samples."""
     kept = cells[:, np.flatnonzero(cells[0])]
-    part = _bins(kept[None, 0], COARSE)[0]
+    part = _bins(kept[None, 0], parts)[0]
     return np.add.reduceat(kept, np.unique(part, return_index=True)[1], axis=1)

@@ -204,7 +204,6 @@ class Evaluation:
                 under these names, the predictions hold what Parquet cannot, or a library that the
                 report needs is not installed.
         """
-        documents = self._documents(thumbnails, plots) if self._is_square else {}
         return write_tables(
             Path(folder),
             per_class=self.per_class,
@@ -218,7 +217,7 @@ class Evaluation:
                 "coverage_risk.csv": self.coverage_risk,
                 "thresholds.csv": self.thresholds,
             },
-            documents=documents,
+            documents=self._documents(thumbnails, plots),
         )
 
     @cached_property

@@ -90,7 +90,7 @@ class Study:
         if len(cells) > DENSE_CLASSES:
             summary["warnings"].append(
                 f"more than {DENSE_CLASSES:,} classes: confusion_matrix.csv lists the cells that "
-                "are not 0, and there is no report.html"
+                "are not 0, and report.html shows some of the classes"
             )
         slices = None
         if self._group_by:

@@ -67,6 +67,11 @@ def figures(summary: Mapping[str, Any]) -> list[Figure]:
     return [figure for figure in found if figure.value is not None]
 
 
+def calibration_error(summary: Mapping[str, Any]) -> Figure | None:
+    """The expected calibration error with its interval, where it is known."""
+    return next((figure for figure in figures(summary) if figure.name == "ECE"), None)
+
+
 def scale_from(found: Sequence[Figure]) -> float:
     """Where the bars of intervals begin: a tenth at or below the lowest of them, at most 0.9.
 

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
-from evalkit.report.headline import figures, level_of, scale_from
+from evalkit.report.headline import calibration_error, figures, level_of, scale_from
 from evalkit.report.origin import UNDEFINED, origins
 from evalkit.report.parts import slice_rows
 from evalkit.report.payload import as_json, payload
@@ -50,7 +50,11 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
     """
     template, summary = _template(), evaluation.summary
     drawn = payload(
-        evaluation.confusion, evaluation.per_class, evaluation.samples, level=level_of(evaluation)
+        evaluation.cells,
+        evaluation.per_class,
+        evaluation.samples,
+        level=level_of(evaluation),
+        ece=calibration_error(summary),
     )
     _add_thumbnails(drawn, images)
     slices, more_slices = slice_rows(evaluation.slices)
@@ -79,6 +83,7 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
         along=lambda value: round(200 * (value - start) / (1 - start), 2),
         scale_from=f"{start:g}",
         intervals=_intervals(summary),
+        some_classes=_some_classes(len(drawn["classes"]), len(evaluation.cells)),
         slices=slices,
         number=lambda value: UNDEFINED if value is None else f"{value:.3f}",
         more_slices=more_slices,
@@ -101,6 +106,17 @@ def _intervals(summary: Mapping[str, Any]) -> str:
     resampled = (summary.get("resampling") or {}).get("method")
     words = str(summary.get("interval", ""))
     return f"{words}; of averages, MCC and kappa {resampled}" if resampled else words
+
+
+def _some_classes(shown: int, classes: int) -> str:
+    """Which classes of too many are shown; nothing where all are."""
+    if shown == classes:
+        return ""
+    return (
+        f"Shown are {shown:,} of {classes:,} classes: those of the most confused pairs and of the "
+        "worst mistakes, the worst by F1, and those with the most mistakes. Shares count all "
+        "samples of a class. The others are in per_class.csv and confusion_matrix.csv."
+    )
 
 
 def _title(summary: Mapping[str, Any]) -> str:

@@ -6,9 +6,9 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from evalkit.report.confused import most_confused
 from evalkit.report.headline import Figure, figures, level_of
 from evalkit.report.parts import slice_rows
-from evalkit.report.payload import most_confused
 from evalkit.report.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -104,9 +104,8 @@ def _worst_classes(evaluation: Evaluation) -> str:
 
 
 def _confusions(evaluation: Evaluation) -> str:
-    counts = evaluation.confusion.to_numpy()
-    names = evaluation.confusion.index
-    pairs = most_confused(counts, CONFUSIONS)
+    names, support = evaluation.cells.classes, evaluation.cells.support
+    pairs = most_confused(evaluation.cells, CONFUSIONS)
     if not pairs:
         return ""
     rows = [
@@ -114,7 +113,7 @@ def _confusions(evaluation: Evaluation) -> str:
             name_in_cell(names[true]),
             name_in_cell(names[given]),
             f"{samples:,}",
-            _number(samples / counts[true].sum()),
+            _number(samples / support[true]),
         )
         for true, given, samples in pairs
     ]

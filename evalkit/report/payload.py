@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalkit.calibration import CELLS
-from evalkit.intervals import CONFIDENCE_LEVEL, wilson
-from evalkit.report.order import similarity_order
+from evalkit.intervals import CONFIDENCE_LEVEL
+from evalkit.report.confused import most_confused
+from evalkit.report.diagrams import DIGITS, diagrams
+from evalkit.report.order import MOST_CLASSES, similarity_order
+from evalkit.report.shown import restricted, shown_classes
 from evalkit.report.suspects import label_suspects
 
 if TYPE_CHECKING:
@@ -20,16 +22,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from evalkit.report.headline import Figure
     from evalkit.report.samples import Samples
+    from evalkit.sparse import SparseConfusion
 
 MOST_CELLS = 400_000  # 3.2 MB; the smallest beyond are left out, and the page says so
 MOST_SAMPLES = 40_000
 MOST_TEXT = 3_000_000  # characters of their paths
 GALLERY = 48
 PAIRS = 50
-DIGITS = 4
-BINS = 10  # of the reliability diagram, equally wide
-HISTOGRAM_BINS = 32  # a power of two, as the cells they are made of
 
 COLUMNS = (
     *("precision", "precision_low", "precision_high"),
@@ -39,41 +40,52 @@ COLUMNS = (
 
 
 def payload(
-    confusion: pd.DataFrame,
+    cells: SparseConfusion,
     per_class: pd.DataFrame,
     samples: Samples | None,
     *,
     level: float = CONFIDENCE_LEVEL,
+    ece: Figure | None = None,
 ) -> dict[str, Any]:
     """Everything that is drawn by script; fractions in [0, 1], None for what is undefined.
 
     Args:
-        confusion: Counts, shape (C, C), rows true and columns given classes.
+        cells: Counts of C classes; of more than 10,000 the page shows some, see
+            `evalkit.report.shown`.
         per_class: See `evalkit.per_class_scores`.
         samples: Samples to look at; None where only counts are known.
         level: Nominal coverage of the intervals.
+        ece: The expected calibration error, where it is known.
 
     Returns:
-        ``classes``; ``level`` as text; ``matrix`` (its cells that are not zero, row by row, as
-        base64 of little-endian numbers); ``order`` (by similarity); ``perClass``; ``pairs`` (true
-        class, given class, samples, the most confused first); ``samples`` with ``gallery`` and
-        ``suspects`` as positions in them; ``reliability`` and ``histogram``.
+        ``classes`` that are shown, to which all positions refer; ``level`` as text; ``matrix`` (its
+        cells that are not zero, row by row, as base64 of little-endian numbers); ``order`` (by
+        similarity); ``perClass``; ``pairs`` (true class, given class, samples, the most confused
+        first); ``samples`` with ``gallery`` and ``suspects`` as positions in them; and what
+        `evalkit.report.diagrams.diagrams` returns.
     """
-    counts = confusion.to_numpy()
-    names = [str(name) for name in confusion.index]
+    galleries = _galleries(samples)
+    pairs = most_confused(cells, PAIRS)
+    position = {str(name): code for code, name in enumerate(cells.classes)}
+    first = [code for true, given, _ in pairs for code in (true, given)]
+    for rows in galleries.values():
+        first += [position[name] for name in (*rows["label"], *rows["prediction"])]
+    shown = shown_classes(cells, per_class, first=first)
+    part, scores = restricted(cells, shown), per_class.iloc[shown]
+    small = len(part) <= MOST_CLASSES
     return {
-        "classes": names,
+        "classes": [str(name) for name in part.classes],
         "level": f"{100 * level:g} %",
-        "matrix": _matrix(counts),
-        "order": similarity_order(counts),
+        "matrix": _matrix(part),
+        "order": similarity_order(part.to_frame().to_numpy()) if small else None,
         "perClass": {
-            **{name: _rounded(per_class[name]) for name in COLUMNS},
-            "support": per_class["support"].tolist(),
-            "predicted": per_class["predicted"].tolist(),
+            **{name: _rounded(scores[name]) for name in COLUMNS},
+            "support": scores["support"].tolist(),
+            "predicted": scores["predicted"].tolist(),
         },
-        "pairs": most_confused(counts, PAIRS),
-        **_samples(samples, names, counts),
-        **_confidence(samples, level),
+        "pairs": [(*np.searchsorted(shown, pair[:2]).tolist(), pair[2]) for pair in pairs],
+        **_samples(samples, galleries, part),
+        **diagrams(None if samples is None else samples.cells, level=level, ece=ece),
     }
 
 
@@ -90,35 +102,17 @@ def as_json(values: Mapping[str, Any]) -> str:
     return text
 
 
-def most_confused(counts: npt.NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:
-    """Position of the true and of the given class and their samples, the most samples first.
-
-    Example:
-        >>> most_confused(np.array([[5, 1], [3, 9]]), 5)
-        [(1, 0, 3), (0, 1, 1)]
-    """
-    true, given = np.nonzero(counts)
-    mistakes = true != given
-    true, given = true[mistakes], given[mistakes]
-    samples = counts[true, given]
-    first = np.argsort(-samples, kind="stable")[:most]
-    return list(
-        zip(true[first].tolist(), given[first].tolist(), samples[first].tolist(), strict=True)
-    )
-
-
-def _matrix(counts: npt.NDArray[np.int64]) -> dict[str, Any]:
-    true, given = np.nonzero(counts)
-    values = counts[true, given]
+def _matrix(cells: SparseConfusion) -> dict[str, Any]:
+    true, given, values = cells.labels, cells.predictions, cells.counts
     order = np.argsort(-values, kind="stable")
     left_out = values[order[MOST_CELLS:]]
     if len(left_out):
         kept = np.sort(order[:MOST_CELLS])
         true, given, values = true[kept], given[kept], values[kept]
-    per_row = np.bincount(true, minlength=len(counts))
+    per_row = np.bincount(true, minlength=len(cells))
     return {
         "perRow": _base64(per_row, "<u4"),
-        "columns": _base64(given, "<u4" if len(counts) > 1 << 16 else "<u2"),
+        "columns": _base64(given, "<u4" if len(cells) > 1 << 16 else "<u2"),
         "counts": _base64(values, "<f8" if values.max(initial=0) >= 1 << 32 else "<u4"),
         "leftOut": len(left_out),
         "largestLeftOut": int(left_out.max(initial=0)),
@@ -134,93 +128,68 @@ def _rounded(values: pd.Series[Any]) -> list[float | None]:
     return [None if math.isnan(value) else round(value, DIGITS) for value in values.tolist()]
 
 
+def _galleries(samples: Samples | None) -> dict[str, pd.DataFrame]:
+    """The rows of both galleries, the first ones of each."""
+    if samples is None:
+        return {}
+    rows = samples.rows()
+    wrong = rows[rows["label"] != rows["prediction"]]
+    worst = wrong.sort_values("severity", ascending=False, kind="stable")
+    return {
+        "gallery": worst.head(GALLERY),
+        "suspects": label_suspects(rows, samples.self_confidence()).head(GALLERY),
+    }
+
+
 def _samples(
-    samples: Samples | None, names: list[str], counts: npt.NDArray[np.int64]
+    samples: Samples | None, galleries: Mapping[str, pd.DataFrame], cells: SparseConfusion
 ) -> dict[str, Any]:
     if samples is None:
         return {"samples": None, "gallery": [], "suspects": []}
-    position = {name: code for code, name in enumerate(names)}
+    position = {str(name): code for code, name in enumerate(cells.classes)}
     rows = samples.rows()
-    wrong = rows["label"] != rows["prediction"]
-    gallery = rows[wrong].sort_values("severity", ascending=False, kind="stable").index[:GALLERY]
-    suspects = label_suspects(rows, samples.self_confidence()).index[:GALLERY]
-    true = np.array([position[name] for name in rows["label"]], dtype=np.int64)
-    given = np.array([position[name] for name in rows["prediction"]], dtype=np.int64)
-    chosen = _within_budget(rows, true, given, counts, first=[*gallery, *suspects])
-    rows = rows.loc[chosen]
+    places = {
+        key: rows[key].map(position).fillna(-1).astype(np.int64) for key in ("label", "prediction")
+    }
+    rows = rows[(places["label"] >= 0) & (places["prediction"] >= 0)]
+    true, given = (places[key][rows.index] for key in ("label", "prediction"))
+    first = [row for gallery in galleries.values() for row in gallery.index]
+    chosen = _within_budget(rows, true, given, cells, first=first)
     place = {row: number for number, row in enumerate(chosen)}
     shown: dict[str, Any] = {"label": true[chosen].tolist(), "prediction": given[chosen].tolist()}
+    rows = rows.loc[chosen]
     for name, key in (("confidence", "confidence"), ("label_probability", "labelProbability")):
         if name in rows:
             shown[key] = _rounded(rows[name])
     shown["path"] = [_name_of(row) for row in rows.to_dict("records")]
     return {
         "samples": shown,
-        "gallery": [place[row] for row in gallery],
-        "suspects": [place[row] for row in suspects],
+        **{name: [place[row] for row in gallery.index] for name, gallery in galleries.items()},
     }
 
 
 def _within_budget(
     rows: pd.DataFrame,
-    true: npt.NDArray[np.int64],
-    given: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
+    true: pd.Series[int],
+    given: pd.Series[int],
+    cells: SparseConfusion,
     *,
     first: list[int],
 ) -> list[int]:
     """Rows to send: *first*, then the worst of every cell, more of large ones, fewer right ones."""
     by_cell = rows.assign(true=true, given=given).sort_values("severity", ascending=False)
-    rank = by_cell.groupby(["true", "given"]).cumcount().sort_index().to_numpy()
-    turn = (rank + 1) / np.sqrt(counts[true, given]) * np.where(true == given, 4, 1)
-    order = np.argsort(turn, kind="stable")
-    wanted = list(dict.fromkeys([*first, *order.tolist()]))[:MOST_SAMPLES]
+    rank = by_cell.groupby(["true", "given"]).cumcount()[rows.index].to_numpy()
+    size = len(cells)
+    cell = np.searchsorted(cells.labels * size + cells.predictions, true * size + given)
+    turn = (rank + 1) / np.sqrt(cells.counts[cell]) * np.where(true == given, 4, 1)
+    in_turn = rows.index[np.argsort(turn, kind="stable")].tolist()
+    wanted = list(dict.fromkeys([*first, *in_turn]))[:MOST_SAMPLES]
     if "path" not in rows:
         return wanted
-    lengths = rows["path"].astype(str).str.len().to_numpy()[wanted].cumsum()
+    lengths = rows["path"].astype(str).str.len()[wanted].to_numpy().cumsum()
     return wanted[: int(np.searchsorted(lengths, MOST_TEXT, side="right"))]
 
 
 def _name_of(row: Mapping[Any, Any]) -> str:
     path = row.get("path")
     return path if isinstance(path, str) else f"sample {row.get('index', '')}"
-
-
-def _confidence(samples: Samples | None, level: float) -> dict[str, Any]:
-    """The diagrams of confidence, or None where it is not known of every sample."""
-    if samples is None or samples.cells is None:
-        return {"reliability": None, "histogram": None}
-    total, confident, right = samples.cells
-    fine = np.array([total - right, right])
-    histogram = fine.reshape(2, HISTOGRAM_BINS, -1).sum(axis=2).astype(np.int64)
-    return {
-        "reliability": _reliability(total, confident, right, level),
-        "histogram": {"wrong": histogram[0].tolist(), "right": histogram[1].tolist()},
-    }
-
-
-def _reliability(
-    total: npt.NDArray[np.float64],
-    confident: npt.NDArray[np.float64],
-    right: npt.NDArray[np.float64],
-    level: float,
-) -> list[dict[str, float]]:
-    """One entry per bin of equal width that has samples."""
-    bin_of_cell = np.arange(CELLS) * BINS // CELLS
-    sums = [np.bincount(bin_of_cell, weights=row) for row in (total, confident, right)]
-    found = []
-    for number, (samples, confidence, hits) in enumerate(zip(*sums, strict=True)):
-        if samples:
-            low, high = wilson(int(hits), int(samples), level=level)
-            found.append(
-                {
-                    "from": number / BINS,
-                    "to": (number + 1) / BINS,
-                    "samples": int(samples),
-                    "confidence": round(confidence / samples, DIGITS),
-                    "accuracy": round(hits / samples, DIGITS),
-                    "low": round(float(low), DIGITS),
-                    "high": round(float(high), DIGITS),
-                }
-            )
-    return found

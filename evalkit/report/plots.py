@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit.errors import InputError
-from evalkit.report.headline import level_of
-from evalkit.report.payload import payload
+from evalkit.report.diagrams import diagrams
+from evalkit.report.headline import calibration_error, level_of
+from evalkit.sparse import DENSE_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,21 +34,26 @@ def plots(evaluation: Evaluation) -> dict[str, bytes]:
     """Draw what is known of an evaluation.
 
     Returns:
-        From file name to content, PNG and SVG of each: ``plot_confusion_matrix`` and, where every
-        sample has a confidence, ``plot_reliability`` and ``plot_confidence``.
+        From file name to content, PNG and SVG of each: up to 10,000 classes
+        ``plot_confusion_matrix``, and where every sample has a confidence ``plot_reliability``
+        and ``plot_confidence``.
 
     Raises:
         InputError: matplotlib is not installed.
     """
-    drawn = payload(
-        evaluation.confusion, evaluation.per_class, evaluation.samples, level=level_of(evaluation)
-    )
-    counts = evaluation.confusion.to_numpy()
-    files = _files(
-        "plot_confusion_matrix", lambda axes: _draw_matrix(axes, counts, drawn["classes"])
+    files: dict[str, bytes] = {}
+    if len(evaluation.cells) <= DENSE_CLASSES:
+        counts, names = evaluation.confusion.to_numpy(), [*map(str, evaluation.cells.classes)]
+        files |= _files("plot_confusion_matrix", lambda axes: _draw_matrix(axes, counts, names))
+    drawn = diagrams(
+        evaluation.confidences,
+        level=level_of(evaluation),
+        ece=calibration_error(evaluation.summary),
     )
     if drawn["reliability"]:
-        files |= _files("plot_reliability", lambda axes: _draw_reliability(axes, drawn))
+        files |= _files(
+            "plot_reliability", lambda axes: _draw_reliability(axes, drawn, level_of(evaluation))
+        )
         files |= _files("plot_confidence", lambda axes: _draw_confidence(axes, drawn["histogram"]))
     return files
 
@@ -97,8 +103,8 @@ def _draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], names: Sequence[str]
     bar.set_label("share of the true class")
 
 
-def _draw_reliability(axes: Axes, drawn: Mapping[str, Any]) -> None:
-    bins = drawn["reliability"]
+def _draw_reliability(axes: Axes, drawn: Mapping[str, Any], level: float) -> None:
+    bins, ece = drawn["reliability"], drawn["ece"]
     confidence = np.array([one["confidence"] for one in bins])
     accuracy = np.array([one["accuracy"] for one in bins])
     low = np.array([one["low"] for one in bins])
@@ -107,17 +113,27 @@ def _draw_reliability(axes: Axes, drawn: Mapping[str, Any]) -> None:
     axes.errorbar(
         confidence,
         accuracy,
+        xerr=[
+            np.maximum(confidence - [one["from"] for one in bins], 0),
+            np.maximum([one["to"] for one in bins] - confidence, 0),
+        ],
         yerr=np.maximum([accuracy - low, high - accuracy], 0),
         fmt="o",
         color=RIGHT,
+        markersize=4,
+        linewidth=1,
         capsize=2,
     )
+    title = "Reliability"
+    if ece is not None:
+        title += f", ECE {ece['value']:.3f}"
+        title += f" [{ece['low']:.3f}, {ece['high']:.3f}]" if ece["low"] is not None else ""
     axes.set(
         xlim=(0, 1),
         ylim=(0, 1.02),
-        xlabel="confidence",
-        ylabel=f"accuracy, with {drawn['level']} intervals",
-        title="Reliability",
+        xlabel="confidence, in bins of equally many samples",
+        ylabel=f"accuracy, with {100 * level:g} % intervals",
+        title=title,
     )
 
 

@@ -7,10 +7,10 @@ import textwrap
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from evalkit.report.confused import most_confused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -158,35 +158,21 @@ def _slices(slices: pd.DataFrame | None) -> str:
 
 
 def _confusions(cells: SparseConfusion) -> str:
-    pairs = list(_most_confused(cells))
+    pairs = most_confused(cells, CONFUSIONS)
     if not pairs:
         return ""
+    support = cells.support
     rows = [
         (
-            printable(true, width=NAME_WIDTH),
-            printable(given, width=NAME_WIDTH),
+            printable(cells.classes[true], width=NAME_WIDTH),
+            printable(cells.classes[given], width=NAME_WIDTH),
             f"{count:,}",
-            _fraction(count / support),
+            _fraction(count / support[true]),
         )
-        for true, given, count, support in pairs
+        for true, given, count in pairs
     ]
     header = ("most confused: true", "predicted", "samples", "of the true class")
     return columns([header, *rows], "<<>>")
-
-
-def _most_confused(cells: SparseConfusion) -> Iterator[tuple[object, object, int, int]]:
-    """Pairs of classes with their samples and those of the true class, the most first."""
-    support = cells.support
-    wrong = np.flatnonzero(cells.labels != cells.predictions)
-    order = np.argsort(-cells.counts[wrong], kind="stable")
-    for cell in wrong[order[:CONFUSIONS]].tolist():
-        true, given = cells.labels[cell], cells.predictions[cell]
-        yield (
-            cells.classes[true],
-            cells.classes[given],
-            int(cells.counts[cell]),
-            int(support[true]),
-        )
 
 
 def columns(rows: Sequence[Sequence[str]], alignment: str) -> str:

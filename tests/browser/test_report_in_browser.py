@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from evalkit.evaluation import Evaluation
+from evalkit.method import Method
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -256,6 +257,23 @@ def test_the_matrix_is_walked_and_zoomed_by_keys(page, animals):
     assert browser.switch_to.active_element.get_attribute("id") == "cell-panel"
 
 
+def test_the_reliability_diagram_tells_the_bin_that_is_pointed_at(page, animals):
+    browser = page(animals)
+    diagram = browser.find_element(By.CSS_SELECTOR, "#charts .chart svg")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", diagram)
+
+    dots = diagram.find_elements(By.CSS_SELECTOR, "circle.right")
+    ActionChains(browser).move_to_element(dots[3]).perform()
+
+    caption = browser.find_element(By.CSS_SELECTOR, "#charts figcaption").text
+    assert "15 bins of about equally many samples" in caption
+    assert re.search(r"on average 0\.\d{3} \(ECE, interval 0\.\d{3} to 0\.\d{3}\)", caption)
+    assert len(dots) == 15
+    tooltip = browser.find_element(By.ID, "tooltip").text
+    assert re.match(r"confidence 0\.\d{3} to 0\.\d{3}: 4[0-3] samples\nmean confidence", tooltip)
+    assert "pointed" in dots[3].get_attribute("class")
+
+
 @pytest.mark.parametrize("choice", ["Share of true", "Share of predicted", "By similarity"])
 def test_choices_draw_the_matrix_anew(page, animals, choice):
     browser = page(animals)
@@ -401,3 +419,32 @@ def test_a_thousand_classes_and_a_million_samples_open_in_two_seconds(page, tmp_
     assert (tmp_path / "report.html").stat().st_size < 12_000_000
     assert opened_ms < 2_000
     assert len(browser.find_elements(By.CSS_SELECTOR, "#class-table tbody tr")) == 50
+
+
+def test_twenty_thousand_classes_are_shown_in_part(page, tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"species {number:06}" for number in range(20_000)]
+    label = rng.integers(0, 20_000, 60_000)
+    prediction = np.where(rng.random(60_000) < 0.9, label, rng.integers(0, 20_000, 60_000))
+    label[:50], prediction[:50] = 19_999, 7  # what is confused most
+    frame = pd.DataFrame(
+        {
+            "label": pd.Categorical.from_codes(label, names),
+            "prediction": pd.Categorical.from_codes(prediction, names),
+            "confidence": rng.uniform(0.2, 1, 60_000),
+        }
+    )
+    few = Method(replicates=50)
+    Evaluation.from_predictions(frame, classes=names, method=few).save(tmp_path)
+
+    browser = page(tmp_path)
+    link = browser.find_element(By.CSS_SELECTOR, "#pair-list .link")
+    link.send_keys(Keys.ENTER)
+
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
+    assert link.text == "species 019999 → species 000007"
+    panel = browser.find_element(By.ID, "cell-panel").text
+    assert panel.startswith("species 019999 → species 000007\n50 samples, ")
+    notes = texts(browser, ".note")
+    assert sum(note.startswith("Shown are 2,000 of 20,000 classes") for note in notes) == 2
+    button(browser, "By similarity").click()

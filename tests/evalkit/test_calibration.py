@@ -3,7 +3,12 @@ import math
 import numpy as np
 import pytest
 
-from evalkit.calibration import BINS, confidence_cells, expected_calibration_error
+from evalkit.calibration import (
+    BINS,
+    calibration_interval,
+    confidence_cells,
+    expected_calibration_error,
+)
 
 
 def by_sorting(confidence, right):
@@ -53,3 +58,14 @@ def test_ends_of_the_range_are_inside():
 
 def test_no_samples_are_undefined():
     assert math.isnan(expected_calibration_error(np.zeros((3, 10))))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_interval_holds_the_error_also_where_confidences_pile_up_at_one(seed):
+    rng = np.random.default_rng(seed)
+    confidence = 1 - rng.uniform(0, 1, 2_000) ** 3 / 2
+    cells = confidence_cells(confidence, rng.random(2_000) < confidence)
+
+    low, high = calibration_interval(cells, replicates=200)
+
+    assert low <= expected_calibration_error(cells) <= high

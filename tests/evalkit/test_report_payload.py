@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from evalkit.evaluation import Evaluation
 from evalkit.report import payload as payload_module
+from evalkit.report import shown
+from evalkit.report.headline import calibration_error
 from evalkit.report.payload import as_json, payload
+from evalkit.sparse import of_frame
 
 PAIRS = [("ant", "ant"), ("ant", "bee"), ("ant", "bee"), ("bee", "bee"), ("cat", "ant")]
 
@@ -17,7 +20,7 @@ PAIRS = [("ant", "ant"), ("ant", "bee"), ("ant", "bee"), ("bee", "bee"), ("cat",
 def drawn(frame=None, classes=("ant", "bee", "cat", "dog")):
     frame = pd.DataFrame(PAIRS, columns=["label", "prediction"]) if frame is None else frame
     result = Evaluation.from_predictions(frame, classes=list(classes))
-    return payload(result.confusion, result.per_class, result.samples), result
+    return payload(result.cells, result.per_class, result.samples), result
 
 
 def numbers(encoded):
@@ -44,10 +47,10 @@ def test_of_too_many_cells_the_largest_are_sent(monkeypatch):
 
 
 def test_counts_beyond_32_bits_survive():
-    confusion = pd.DataFrame([[2**40, 0], [0, 1]], ["a", "b"], ["a", "b"])
+    cells = of_frame(pd.DataFrame([[2**40, 0], [0, 1]], ["a", "b"], ["a", "b"]))
     per_class = drawn()[1].per_class.iloc[:2]
 
-    assert numbers(payload(confusion, per_class, None)["matrix"]["counts"]) == [2**40, 1]
+    assert numbers(payload(cells, per_class, None)["matrix"]["counts"]) == [2**40, 1]
 
 
 def test_undefined_scores_are_null():
@@ -100,9 +103,63 @@ def test_diagrams_count_every_sample():
     assert sum(found["histogram"]["right"]) == 2
     assert sum(found["histogram"]["wrong"]) == 3
     assert found["reliability"][1] == {
-        "from": 0.5, "to": 0.6, "samples": 2, "confidence": 0.555, "accuracy": 0.0, "low": 0.0,
-        "high": pytest.approx(0.6576, abs=1e-4),
+        "from": 0.55, "to": 0.55, "samples": 1, "confidence": 0.55, "accuracy": 0.0, "low": 0.0,
+        "high": pytest.approx(0.7935, abs=1e-4),
     }  # fmt: skip
+
+
+def test_the_bins_of_the_diagram_hold_equally_many_samples_and_its_error_has_an_interval():
+    rng = np.random.default_rng(0)
+    confidence = 1 - rng.uniform(0, 1, 3_000) ** 2 / 2  # half of it above 0.87
+    right = rng.random(3_000) < confidence
+    frame = pd.DataFrame(
+        {
+            "label": "ant",
+            "prediction": np.where(right, "ant", "bee"),
+            "confidence": confidence,
+        }
+    )
+    result = Evaluation.from_predictions(frame, classes=["ant", "bee"])
+
+    found = payload(
+        result.cells, result.per_class, result.samples, ece=calibration_error(result.summary)
+    )
+
+    bins = found["reliability"]
+    assert len(bins) == 15
+    assert all(160 <= bin_["samples"] <= 240 for bin_ in bins)
+    table = result.reliability
+    assert table is not None
+    assert [bin_["low"] for bin_ in bins] == table["accuracy_low"].round(4).tolist()
+    gap = sum(bin_["samples"] * abs(bin_["confidence"] - bin_["accuracy"]) for bin_ in bins) / 3_000
+    assert found["ece"]["value"] == pytest.approx(gap, abs=1e-4)
+    assert found["ece"]["low"] <= gap <= found["ece"]["high"]
+
+
+def test_of_too_many_classes_the_page_holds_those_that_matter(monkeypatch):
+    monkeypatch.setattr(shown, "ALL_UP_TO", 10)
+    monkeypatch.setattr(shown, "SHOWN", 6)
+    names = [f"c{number:02}" for number in range(20)]
+    pairs = [(name, name) for name in names[2:] for _ in range(5)]
+    pairs += [("c19", "c00")] * 3 + [("c01", "c01")] + [("c07", "c01")]
+    frame = pd.DataFrame(pairs, columns=["label", "prediction"])
+
+    found = drawn(frame, names)[0]
+
+    classes = found["classes"]
+    assert len(classes) == 6
+    assert {"c19", "c00", "c07", "c01"} <= set(classes)
+    assert classes == sorted(classes)
+    assert [(classes[true], classes[given], n) for true, given, n in found["pairs"]] == [
+        ("c19", "c00", 3),
+        ("c07", "c01", 1),
+    ]
+    assert len(found["perClass"]["support"]) == 6
+    assert found["perClass"]["support"][classes.index("c19")] == 8
+    assert sum(numbers(found["matrix"]["perRow"])) == len(numbers(found["matrix"]["counts"]))
+    samples = found["samples"]
+    assert max(samples["label"] + samples["prediction"]) < 6
+    assert len(found["gallery"]) == 4
 
 
 def test_without_confidence_there_are_no_diagrams():

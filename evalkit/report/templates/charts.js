@@ -7,14 +7,16 @@ function draw(tag, attributes, text) {
   return node;
 }
 
-function frame(width, height, label) {
+const ticksFrom = (start) => [0, 1, 2, 3, 4].map((step) => Number((start + (step * (1 - start)) / 4).toFixed(3)));
+
+function frame(width, height, label, start = 0) {
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
-  const area = { left: 44, right: width - 12, top: 10, bottom: height - 40 };
-  const x = (value) => area.left + value * (area.right - area.left);
-  for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+  const area = { left: 48, right: width - 12, top: 10, bottom: height - 40 };
+  const x = (value) => area.left + ((value - start) / (1 - start)) * (area.right - area.left);
+  for (const tick of ticksFrom(start)) {
     svg.append(draw("text", { x: x(tick), y: area.bottom + 16, "text-anchor": tick === 1 ? "end" : "middle" }, String(tick)));
   }
-  svg.append(draw("text", { x: x(0.5), y: area.bottom + 33, "text-anchor": "middle" }, "confidence"));
+  svg.append(draw("text", { x: x((1 + start) / 2), y: area.bottom + 33, "text-anchor": "middle" }, "confidence"));
   return { svg, area, x };
 }
 
@@ -24,28 +26,48 @@ function hoverable(node, lines) {
   return node;
 }
 
+// Both axes begin where the bins do: most of them are near 1. Bins are of equally many samples.
 function reliabilityDiagram(width) {
-  const { svg, area, x } = frame(width, Math.min(width, 380), "Reliability diagram: accuracy by confidence");
-  const y = (value) => area.bottom - value * (area.bottom - area.top);
-  for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+  const bins = data.reliability;
+  const start = Math.min(0.8, Math.floor(10 * Math.min(...bins.map((bin) => Math.min(bin.confidence, bin.low)))) / 10);
+  const { svg, area, x } = frame(width, Math.min(width, 380), "Reliability diagram: accuracy by confidence", start);
+  const y = (value) => area.bottom - ((value - start) / (1 - start)) * (area.bottom - area.top);
+  for (const tick of ticksFrom(start)) {
     svg.append(draw("line", { class: "axis", x1: area.left, x2: area.right, y1: y(tick), y2: y(tick) }));
     svg.append(draw("text", { x: area.left - 8, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
   }
-  svg.append(draw("line", { class: "ideal", x1: x(0), y1: y(0), x2: x(1), y2: y(1) }));
-  const most = Math.max(...data.reliability.map((bin) => bin.samples));
-  for (const bin of data.reliability) {
-    const [from, to] = [Math.min(bin.accuracy, bin.confidence), Math.max(bin.accuracy, bin.confidence)];
-    svg.append(draw("rect", { class: "gap", x: x(bin.from) + 1, width: x(bin.to) - x(bin.from) - 2, y: y(to), height: Math.max(0, y(from) - y(to)) }));
+  svg.append(draw("line", { class: "ideal", x1: x(start), y1: y(start), x2: x(1), y2: y(1) }));
+  const dots = bins.map((bin) => {
+    const [from, to] = [Math.max(bin.from, start), bin.to];
+    const [least, most] = [Math.min(bin.accuracy, bin.confidence), Math.max(bin.accuracy, bin.confidence)];
+    svg.append(draw("rect", { class: "gap", x: x(from), width: Math.max(2, x(to) - x(from)), y: y(most), height: Math.max(0, y(least) - y(most)) }));
     svg.append(draw("line", { class: "whisker", x1: x(bin.confidence), x2: x(bin.confidence), y1: y(bin.low), y2: y(bin.high) }));
-    svg.append(draw("circle", { class: "right", cx: x(bin.confidence), cy: y(bin.accuracy), r: 3 + 5 * Math.sqrt(bin.samples / most) }));
-  }
-  for (const bin of data.reliability) {
-    svg.append(hoverable(draw("rect", { class: "hit", x: x(bin.from), width: x(bin.to) - x(bin.from), y: area.top, height: area.bottom - area.top }), [
-      `confidence ${bin.from} to ${bin.to}: ${samplesIn(bin.samples)}`,
+    return draw("circle", { class: "right", cx: x(bin.confidence), cy: y(bin.accuracy), r: 4 });
+  });
+  svg.append(...dots);
+  const nearest = (event) => {
+    const box = svg.getBoundingClientRect();
+    const far = ({ cx, cy }) => Math.hypot(event.clientX - box.left - cx.baseVal.value, event.clientY - box.top - cy.baseVal.value);
+    return dots.reduce((best, dot, at) => (far(dot) < far(dots[best]) ? at : best), 0);
+  };
+  const leave = () => {
+    dots.forEach((dot) => dot.classList.remove("pointed"));
+    hideTooltip();
+  };
+  const hit = draw("rect", { class: "whole-hit", x: area.left, width: area.right - area.left, y: area.top, height: area.bottom - area.top });
+  hit.addEventListener("pointermove", (event) => {
+    const at = nearest(event);
+    const bin = bins[at];
+    leave();
+    dots[at].classList.add("pointed");
+    showTooltip([
+      `confidence ${fraction(bin.from)} to ${fraction(bin.to)}: ${samplesIn(bin.samples)}`,
       `mean confidence ${fraction(bin.confidence)}`,
       `accuracy ${fraction(bin.accuracy)}, interval ${fraction(bin.low)} to ${fraction(bin.high)}`,
-    ]));
-  }
+    ].map((line) => make("div", {}, line)), event.clientX, event.clientY);
+  });
+  hit.addEventListener("pointerleave", leave);
+  svg.append(hit);
   return svg;
 }
 
@@ -73,9 +95,15 @@ function confidenceHistogram(width) {
   return svg;
 }
 
+function calibrationError() {
+  if (!data.ece) return ".";
+  const { value, low, high } = data.ece;
+  return `, on average ${fraction(value)} (ECE${low === null ? "" : `, interval ${fraction(low)} to ${fraction(high)}`}).`;
+}
+
 function confidenceCharts(host) {
   const charts = [
-    ["Reliability", `Accuracy of the samples in each tenth of confidence, with ${data.level} intervals. On the dashed line confidence means what it says; the shade is the gap.`, reliabilityDiagram],
+    ["Reliability", `Accuracy by confidence, in ${data.reliability.length} ${data.reliability.length === 1 ? "bin" : "bins"} of about equally many samples, with ${data.level} intervals. On the dashed line confidence means what it says; the shade is the gap${calibrationError()}`, reliabilityDiagram],
     ["Confidence", "How sure the model is where it is right (up) and where it is wrong (down). Each side has its own height.", confidenceHistogram],
   ];
   for (const [title, text, paint] of charts) {
