@@ -92,10 +92,11 @@ class Evaluation:
                 whatever else is known of a sample. Values of ``index`` differ from each other.
             classes: Names of the C classes, in class order.
             run: How the predictions were made: any of ``unreadable``, ``checkpoint``, ``model``,
-                ``transform``, ``precision_flags``, ``environment``, ``throughput``, a list
-                ``warnings``, and in ``scores`` the figures that only the run could know (``nll``,
-                ``brier``, ``ece``, and ``top_k`` from k to fraction); these take precedence over
-                what the columns tell.
+                ``transform``, ``precision_flags``, ``environment``, ``throughput``, the lists
+                ``checks`` (as `evalkit.checks.Check.as_dict` gives them) and ``warnings``, and in
+                ``scores`` the figures that only the run could know (``nll``, ``brier``, ``ece``,
+                and ``top_k`` from k to fraction); these take precedence over what the columns
+                tell.
             method: How scores are averaged, and how their intervals are made.
             group_by: Columns whose values make slices.
             images: Folder that the column ``path`` is relative to, for thumbnails in the report.
@@ -275,9 +276,9 @@ def _refuse_unusable(predictions: pd.DataFrame, run: Mapping[str, Any]) -> None:
             f"predictions must have every sample once, got {len(twice)} values of index more than "
             f"once, the first {twice[0]}"
         )
-    unknown = sorted(set(run) - {*RECORDED_BY_THE_RUN, "warnings", "scores"})
+    unknown = sorted(set(run) - {*RECORDED_BY_THE_RUN, "checks", "warnings", "scores"})
     if unknown:
         raise InputError(
-            f"run must hold only {', '.join(RECORDED_BY_THE_RUN)}, warnings and scores, "
+            f"run must hold only {', '.join(RECORDED_BY_THE_RUN)}, checks, warnings and scores, "
             f"got {', '.join(unknown)}"
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from evalkit.averages import AVERAGED
 from evalkit.calibration import calibration_interval
+from evalkit.checks.joined import joined_checks
 from evalkit.clusters import FEW_GROUPS
 from evalkit.intervals import effective_wilson, simultaneous_level, wilson
 from evalkit.method import USUAL
@@ -137,7 +138,9 @@ def summarize(
             reasons |= dict.fromkeys((f"top_k_low.{k}", f"top_k_high.{k}"), NOT_BY_GROUP)
             missing += [f"top_k_low.{k}", f"top_k_high.{k}"]
     summary["not_available"] = {name: reasons.get(name, "undefined") for name in missing}
-    summary["warnings"] = [*(run or {}).get("warnings", ()), *_warnings(confusion, tally)]
+    checks, doubts = joined_checks(as_sparse(confusion), (run or {}).get("checks", ()))
+    summary["checks"] = checks
+    summary["warnings"] = [*doubts, *(run or {}).get("warnings", ()), *_warnings(confusion, tally)]
     summary["warnings"] += _warnings_of_groups(method, groups)
     return summary
 

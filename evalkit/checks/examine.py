@@ -1,0 +1,82 @@
+"""All checks that need the model: asked after a run, about a small sample of its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from evalkit.checks.finding import Check
+from evalkit.checks.labels import find_order
+from evalkit.checks.numerics import check_precision, check_repeatability
+from evalkit.checks.preprocessing import check_preparation
+from evalkit.errors import InputError
+from evalkit.sparse import of_pairs
+
+if TYPE_CHECKING:
+    from evalkit.checks.sample import Integers, Ran
+    from evalkit.transforms import TransformSpec
+
+SAMPLE = 256  # images: what is off by 6 points or more is seen among them
+# What the checks may cost unless a size is asked for: a tenth of the run. Short runs may pay for
+# 512 images, less than a minute of a resnet50 on four cores.
+SHARE_OF_RUN = 0.1
+LEAST_BUDGET = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What is to be checked.
+
+    Attributes:
+        sample: Images to run again; 0 for none; None for up to 256, for at most a tenth of the
+            run's cost or 512 images, whichever is more.
+        verify: Samples to run again alone in fp32; 0 for none.
+
+    Raises:
+        InputError: A number is negative.
+    """
+
+    sample: int | None = None
+    verify: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.sample or 0) < 0 or self.verify < 0:
+            raise InputError(
+                f"checks and verify must be 0 or more, got {self.sample} and {self.verify}"
+            )
+
+
+def examine(ran: Ran, spec: TransformSpec, choices: Choices) -> list[Check]:
+    """Ask whether the images were prepared as for the training, and the model was at rest.
+
+    Args:
+        ran: The run.
+        spec: How it prepared its images.
+        choices: What is to be checked.
+
+    Returns:
+        In this order: channel-order, normalisation, preset, batch-norm, repeatability,
+        batch-dependence, precision; those that were not asked for are left out.
+    """
+    checks: list[Check] = []
+    if choices.sample != 0:
+        budget = None if choices.sample else max(int(SHARE_OF_RUN * len(ran)), LEAST_BUDGET)
+        checks += check_preparation(
+            ran,
+            spec,
+            sample=choices.sample or SAMPLE,
+            budget=budget,
+            meaning=_other_order(ran),
+        )
+        checks += check_repeatability(ran, spec)
+    if choices.verify:
+        checks.append(check_precision(ran, spec, samples=choices.verify))
+    return checks
+
+
+def _other_order(ran: Ran) -> Integers | None:
+    cells = of_pairs(ran.labels, ran.predictions, pd.Index(ran.classes))
+    found = find_order(cells)
+    return found.meaning if found is not None else None

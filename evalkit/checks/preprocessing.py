@@ -1,0 +1,321 @@
+"""Whether the model does clearly better on the same images when they are prepared otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from evalkit.checks import batch_norm
+from evalkit.checks.alternatives import CHANNEL_ORDER, KINDS, NORMALISATION, alternatives
+from evalkit.checks.batch_norm import BATCH_NORM
+from evalkit.checks.evidence import Booleans, Paired, least_gained, paired
+from evalkit.checks.finding import Check, skipped
+from evalkit.checks.sample import Integers, Ran, Read, ask, choose, given, read
+from evalkit.errors import InputError
+from evalkit.wording import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from evalkit.transforms import TransformSpec
+
+CHUNK = 32  # images at a time; batch norm needs about as many to estimate its statistics
+LEAST_GAIN = 0.01  # of accuracy: below a point nothing is called clearly better
+ADVICE = {
+    CHANNEL_ORDER: "exchange the channels, or take the weights of a model for RGB",
+    NORMALISATION: "give the mean and deviation of the training as transform",
+    BATCH_NORM: (
+        "the running statistics were not learned or do not fit these images; train on with a "
+        "smaller momentum, or estimate them anew"
+    ),
+}
+# What models raise when they are given images of another size.
+_REFUSALS = (InputError, RuntimeError, ValueError, TypeError, AssertionError)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Way:
+    """One way to ask the model about an image, other than the run's."""
+
+    kind: str
+    words: str
+    spec: TransformSpec
+    prepare: Callable[[torch.Tensor], torch.Tensor]
+    altered: Callable[[torch.nn.Module], AbstractContextManager[None]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Better:
+    """A way that is clearly better than the run's."""
+
+    way: Way
+    counts: Paired
+    accuracy: tuple[float, float]  # on the sample: as the run did it, and in this way
+    right: Booleans  # shape (N,)
+    as_labelled: bool  # under the order of the classes as given
+
+
+class _Trial:
+    """Which ways were right about which images, as far as they have been asked.
+
+    Every way is judged under one or two orders of the classes, M; the run under the better one.
+    """
+
+    def __init__(self, ran: Ran, ways: Sequence[Way], meanings: Sequence[Integers]) -> None:
+        self._ran, self._meanings = ran, meanings
+        self.ways = list(ways)
+        self.tests = len(ways) * len(meanings)
+        self.images = 0  # that went through the model
+        self._asked: list[Integers] = []
+        self._right: dict[Way, list[Booleans]] = {way: [] for way in ways}  # (M, B) per chunk
+        whole = [meaning[ran.predictions] == ran.labels for meaning in meanings]
+        self.run_right: Booleans = max(whole, key=lambda right: int(right.sum()))  # of all samples
+
+    def ask(self, part: Read) -> None:
+        """Ask all ways about the same images; forget those that the model refuses."""
+        if not part.images:
+            return
+        self._asked.append(part.chosen)
+        labels = self._ran.labels[part.chosen]
+        for way in list(self.ways):
+            try:
+                pixels = torch.stack([way.spec.pixels(image) for image in part.images])
+                scores = ask(self._ran, pixels, prepare=way.prepare, altered=way.altered)
+            except _REFUSALS:
+                self.ways.remove(way)  # the model takes no such images: it never learned on them
+                continue
+            named = given(scores)
+            self.images += len(pixels)
+            self._right[way].append(np.stack([m[named] == labels for m in self._meanings]))
+
+    def keep_those_ahead(self) -> None:
+        """Forget the ways that were right less often than the run."""
+        self.ways = [
+            way for way in self.ways if self.right(way).sum(axis=1).max() > self.before.sum()
+        ]
+
+    @property
+    def labels(self) -> Integers:
+        """Of the images that were asked about, shape (N,)."""
+        return self._ran.labels[np.concatenate(self._asked)]
+
+    @property
+    def before(self) -> Booleans:
+        """Whether the run was right about them, shape (N,)."""
+        return self.run_right[np.concatenate(self._asked)]
+
+    def right(self, way: Way) -> Booleans:
+        """Whether a way was right about them, shape (M, N)."""
+        return np.concatenate(self._right[way], axis=1)
+
+
+def check_preparation(
+    ran: Ran,
+    spec: TransformSpec,
+    *,
+    sample: int,
+    budget: int | None,
+    meaning: Integers | None = None,
+) -> list[Check]:
+    """Ask whether channel order, normalisation, preset and batch norm statistics are right.
+
+    A sample of the run's images is prepared in every other usual way. All ways see the first 32
+    images; those that are ahead see the rest, as far as *budget* goes. The best one that is
+    clearly better is warned of; others that are better too are explained by it.
+
+    Args:
+        ran: The run.
+        spec: How it prepared its images.
+        sample: Images to ask about.
+        budget: How many images may go through the model in all; the first 32 of every way do in
+            any case. None does not limit them.
+        meaning: Another order of the classes that fits the run clearly better, see
+            `evalkit.checks.labels`; then all ways are tried under both orders, so that permuted
+            labels are not mistaken for wrong pixels, nor these for those.
+
+    Returns:
+        One check each of "channel-order", "normalisation", "preset" and "batch-norm".
+    """
+    state = batch_norm.check_state(ran.model)
+    kinds = [*KINDS, *([BATCH_NORM] if state is None else [])]
+    return [
+        *_asked_of(ran, spec, kinds, sample=sample, budget=budget, meaning=meaning),
+        *([state] if state is not None else []),
+    ]
+
+
+def _asked_of(
+    ran: Ran,
+    spec: TransformSpec,
+    kinds: Sequence[str],
+    *,
+    sample: int,
+    budget: int | None,
+    meaning: Integers | None,
+) -> list[Check]:
+    known = np.arange(len(ran.classes))
+    meanings = [known] if meaning is None else [known, meaning]
+    chosen = choose(ran, min(sample, len(ran)))
+    trial = _Trial(ran, _ways(ran, spec, kinds), meanings)
+    mistakes = int((~trial.run_right[chosen]).sum())
+    if reason := _without_hope(len(chosen), mistakes, trial.tests):
+        return [reason(kind) for kind in kinds]
+    size = min(CHUNK, ran.batch_size)
+    first = next(read(ran, chosen[:size], spec.mode, size=size))
+    if not first.images:
+        return [skipped(kind, "the images could not be read again") for kind in kinds]
+    ways = _ways(ran, spec, kinds, image_size=_common_size(first))
+    trial = _Trial(ran, ways, meanings)
+    trial.ask(first)
+    for part in read(ran, chosen[size:CHUNK], spec.mode, size=size):
+        trial.ask(part)
+    trial.keep_those_ahead()
+    if trial.ways:
+        affordable = len(chosen) if budget is None else (budget - trial.images) // len(trial.ways)
+        more = chosen[CHUNK:][: max(affordable, 0)]
+        for part in read(ran, more, spec.mode, size=size):
+            trial.ask(part)
+    return _verdicts(trial, kinds, list(_clearly_better(trial)))
+
+
+def _without_hope(samples: int, mistakes: int, tests: int) -> Callable[[str], Check] | None:
+    """Return what to say where nothing could come out, whatever the model did."""
+    needed = least_gained(tests)
+    if samples < needed:
+        return lambda kind: skipped(
+            kind, f"{counted(samples, 'image')} cannot tell: at least {needed} are needed"
+        )
+    if mistakes < needed:
+        return lambda kind: Check(
+            id=kind,
+            verdict="passed",
+            evidence=(
+                f"the model is right about {samples - mistakes} of {samples} images as they were "
+                "prepared, which nothing else could clearly improve"
+            ),
+            figures={"samples": samples, "mistakes": mistakes, "images_run": 0},
+        )
+    return None
+
+
+def _ways(
+    ran: Ran,
+    spec: TransformSpec,
+    kinds: Sequence[str],
+    *,
+    image_size: tuple[int, int] | None = None,
+) -> list[Way]:
+    found = [
+        Way(kind=one.kind, words=one.words, spec=one.spec, prepare=one.prepare)
+        for one in alternatives(spec, image_size=image_size)
+    ]
+    if BATCH_NORM in kinds and ran.batch_size >= batch_norm.LEAST_BATCH:
+        words = "the mean and variance of each batch in place of the running statistics"
+        found.append(
+            Way(
+                kind=BATCH_NORM,
+                words=words,
+                spec=spec,
+                prepare=spec.normalize,
+                altered=batch_norm.batch_statistics,
+            )
+        )
+    return found
+
+
+def _common_size(part: Read) -> tuple[int, int] | None:
+    """Return the height and width that all images have, or None."""
+    sizes = {
+        tuple(image.shape[-2:]) if isinstance(image, torch.Tensor) else image.size[::-1]
+        for image in part.images
+    }
+    if len(sizes) != 1:
+        return None
+    height, width = sizes.pop()
+    return int(height), int(width)
+
+
+def _clearly_better(trial: _Trial) -> Iterator[Better]:
+    before, labels = trial.before, trial.labels
+    commonest = np.bincount(labels).max() / len(labels)
+    for way in trial.ways:
+        for position, after in enumerate(trial.right(way)):
+            counts = paired(before, after)
+            if (
+                counts.is_better(alternatives=trial.tests)
+                and counts.gain >= LEAST_GAIN
+                and after.mean() > commonest  # else it may name that class whatever it sees
+            ):
+                yield Better(
+                    way=way,
+                    counts=counts,
+                    accuracy=(float(before.mean()), float(after.mean())),
+                    right=after,
+                    as_labelled=position == 0,
+                )
+
+
+def _best(better: Sequence[Better]) -> Better | None:
+    """Return the best preparation, unless batch statistics are clearly better than that.
+
+    They undo much of a wrong normalisation, so that they are better than the run with it as well.
+    """
+    prepared = [one for one in better if one.way.kind != BATCH_NORM]
+    by_batch = [one for one in better if one.way.kind == BATCH_NORM]
+    best = max(prepared, key=lambda one: one.counts.gain, default=None)
+    for one in by_batch:
+        if best is None or paired(best.right, one.right).is_better(alternatives=1):
+            return one
+    return best
+
+
+def _verdicts(trial: _Trial, kinds: Sequence[str], better: Sequence[Better]) -> list[Check]:
+    best, samples = _best(better), len(trial.labels)
+    known = {"samples": samples, "alternatives": trial.tests, "images_run": trial.images}
+    checks = []
+    for kind in kinds:
+        of_kind = [one for one in better if one.way.kind == kind]
+        if best is not None and kind == best.way.kind:
+            checks.append(_warning(best, known))
+        elif best is not None and of_kind:
+            most = max(of_kind, key=lambda one: one.counts.gain)
+            checks.append(_warning(most, known).explained_by(_warning(best, known)))
+        else:
+            checks.append(
+                Check(
+                    id=kind,
+                    verdict="passed",
+                    evidence=f"nothing else was clearly better on {counted(samples, 'image')}",
+                    figures=known,
+                )
+            )
+    return checks
+
+
+def _warning(found: Better, known: Mapping[str, int]) -> Check:
+    before, after = found.accuracy
+    counts, way = found.counts, found.way
+    advice = ADVICE.get(way.kind, "compare with how images were prepared for the training")
+    return Check(
+        id=way.kind,
+        verdict="warning",
+        evidence=(
+            f"on {counted(counts.samples, 'image')} of this run, accuracy is {after:.3f} instead "
+            f"of {before:.3f} with {way.words} ({counts.gained} gained, {counts.lost} lost, "
+            f"p = {counts.p_value:.1g}): {advice}"
+        ),
+        figures={
+            **known,
+            "other": way.words,
+            "accuracy": before,
+            "accuracy_other": after,
+            "gained": counts.gained,
+            "lost": counts.lost,
+            "p_value": counts.p_value,
+            "as_labelled": found.as_labelled,
+        },
+    )
