@@ -8,23 +8,34 @@ from typing import Any
 from gpudiag.host import Completed
 from gpudiag.snapshot import Missing
 
+RECORD = "\x1e"  # "record separator", as RFC 7464 uses it; a library's print may lack its newline
+LONGEST_REASON = 500  # characters of a last line on standard error
+
 
 def spoken(outcome: Completed | Missing) -> tuple[list[dict[str, Any]], str | None]:
     """The objects that a child printed, and how it failed (None: it ended well)."""
     if isinstance(outcome, Missing):
         return [], outcome.missing
     objects = []
-    for line in outcome.stdout.splitlines():
+    for line in _records(outcome.stdout):
         try:
             said = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a native library that prints; or a line cut off by a crash
         if isinstance(said, dict):
             objects.append(said)
     failure = outcome.failure
     if failure and outcome.stderr.strip():
-        failure = f"{failure}: {outcome.stderr.strip().splitlines()[-1]}"
+        last = outcome.stderr.strip().splitlines()[-1]
+        failure = f"{failure}: {last[:LONGEST_REASON]}"
     return objects, failure
+
+
+def _records(text: str) -> list[str]:
+    """What the child said: what stands behind its sign, or every line where it gives none."""
+    lines = text.split("\n")
+    signed = [line.rpartition(RECORD)[2] for line in lines if RECORD in line]
+    return signed or lines
 
 
 def merged(objects: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import msgspec
 
 from gpudiag import children
 from gpudiag.host import Completed, Host
-from gpudiag.probes.child import merged, spoken
+from gpudiag.probes.child import LONGEST_REASON, merged, spoken
 from gpudiag.snapshot import (
     DeviceNode,
     Driver,
@@ -38,6 +38,7 @@ LIBRARY_FOLDERS = (
     "/run/opengl-driver/lib",
 )
 TOOL_SHARE = 0.1  # of the probe's time, for modinfo and for nv-fabricmanager; cuInit gets the rest
+VERSION = r"\d{2,4}\.\d+(?:\.\d+)?"  # of a driver: 550.54.15, 390.157
 UNINTERRUPTIBLE = "D"  # the state of a process in /proc/PID/stat
 SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
@@ -121,10 +122,11 @@ def _module_kind(host: Host) -> str | Missing:
 def _on_disk_version(host: Host, limit_s: float) -> str | Missing:
     outcome = host.run("modinfo", "-F", "version", "nvidia", timeout_s=limit_s)
     if isinstance(outcome, Completed):
-        if outcome.failure is None and outcome.stdout.strip():
-            return outcome.stdout.split()[0]
+        if outcome.failure is None:
+            found = re.fullmatch(VERSION, outcome.stdout.strip())
+            return found[0] if found else Missing("modinfo nvidia: it gave no version")
         said = outcome.stderr.strip().splitlines()
-        return Missing(f"modinfo nvidia: {said[-1] if said else outcome.failure}")
+        return Missing(f"modinfo nvidia: {said[-1][:LONGEST_REASON] if said else outcome.failure}")
     return outcome
 
 
@@ -168,8 +170,10 @@ def _fabric_manager_version(host: Host, limit_s: float) -> str | Missing:
     outcome = host.run("nv-fabricmanager", "--version", timeout_s=limit_s)
     if isinstance(outcome, Missing):
         return outcome
-    found = re.search(r"\d+\.\d+(?:\.\d+)?", outcome.stdout)
-    return found[0] if found else Missing(f"nv-fabricmanager --version: {outcome.failure}")
+    if outcome.failure is not None:
+        return Missing(f"nv-fabricmanager --version: {outcome.failure}")
+    found = re.search(rf"version[^\n]*?\b({VERSION})\b", outcome.stdout[:LONGEST_REASON])
+    return found[1] if found else Missing("nv-fabricmanager --version: it gave no version")
 
 
 def _parameters(host: Host) -> tuple[Variable, ...] | Missing:

@@ -16,6 +16,8 @@ OF_INTEREST = re.compile(
     re.IGNORECASE,
 )
 XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)")
+ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:")
+LONGEST_LINE = 1000  # characters; the kernel's own records end at 1024
 NEWEST = 200  # lines kept: a GPU that falls off the bus writes thousands
 
 
@@ -60,9 +62,10 @@ def _journal(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missi
         return Missing(f"journalctl -k: {outcome.failure or 'no lines that this user may read'}")
     lines: list[tuple[str | None, str]] = []
     for line in outcome.stdout.splitlines():
-        time, _, text = line.partition(" kernel: ")
-        lines.append((time.split(" ")[0], text))
-    return lines
+        time, is_record, text = line.partition(" kernel: ")
+        if is_record:
+            lines.append((time.split(" ")[0], text))
+    return lines or Missing("journalctl -k: what it printed is no journal")
 
 
 def _dmesg(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missing:
@@ -71,18 +74,19 @@ def _dmesg(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missing
         return outcome
     if outcome.failure is not None:
         said = outcome.stderr.strip().splitlines()
-        return Missing(f"dmesg: {said[-1] if said else outcome.failure}")
+        return Missing(f"dmesg: {said[-1][:LONGEST_LINE] if said else outcome.failure}")
     lines: list[tuple[str | None, str]] = []
     for line in outcome.stdout.splitlines():
         time, _, text = line.partition(" ")
-        lines.append((time, text))
-    return lines
+        if ISO_TIME.match(time):
+            lines.append((time, text))
+    return lines or Missing("dmesg: what it printed is no kernel log")
 
 
 def _event(time: str | None, text: str) -> KernelEvent:
     found = XID.search(text)
     return KernelEvent(
-        text=text.strip(),
+        text=text.strip()[:LONGEST_LINE],
         time=time,
         xid=int(found[2]) if found else None,
         pci_address=found[1] if found else None,

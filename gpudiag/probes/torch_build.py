@@ -60,7 +60,9 @@ def allocator_states() -> tuple[AllocatorState, ...] | Missing:
 
 def torch_not_asked(host: Host, limit_s: float) -> TorchBuild:  # noqa: ARG001 - a probe's form
     """The section for ``--no-torch``: only what the calling process knows already."""
-    return TorchBuild.missing("torch was not asked (--no-torch)", allocator=allocator_states())
+    return TorchBuild.missing(
+        "torch was not asked (--no-torch)", python=sys.executable, allocator=allocator_states()
+    )
 
 
 def _first_line(text: str) -> str:

@@ -36,7 +36,7 @@ IMPORT_FAULTS = (
         "{install}",
     ),
     ImportFault(
-        r"file too short|invalid ELF header",
+        r"file too short|invalid ELF header|cannot read file data|SIGBUS",  # mapped past its end
         "a library of the installation is truncated, as after a full disk or a broken download",
         "make room (df -h), then {install} --no-cache-dir",
     ),
@@ -87,8 +87,8 @@ def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
     texts are traced to their cause.
 
     Cause: the text says which: a library of a system toolkit in place of the wheel's, a library
-    that is missing or cut short, a C library or a processor that is too old, a file called torch
-    in the way, or an installation that is mixed from several.
+    that is missing or cut short (a bus error), a C library or a processor that is too old, a file
+    called torch in the way, or an installation that is mixed from several.
 
     Cure: unset LD_LIBRARY_PATH; or install torch anew, in the build that fits this machine (the
     report has the command).

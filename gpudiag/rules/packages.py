@@ -117,7 +117,8 @@ def two_nvml_bindings(snapshot: Snapshot) -> Finding | None:
     named = " and ".join(f"{rival.name} {rival.version}" for rival in rivals)
     return Finding(
         evidence=(f"{named} beside nvidia-ml-py {own.version}",),
-        cause="torch warns at every import, and tools that ask NVML lack its newer functions",
+        cause="the copy may be imported in place of NVIDIA's: programs that ask NVML lack its "
+        "newer functions, or read its structures wrongly",
         fix=f"{pip_uninstall(snapshot)} {' '.join(rival.name for rival in rivals)}, then "
         f"{pip_install(snapshot)} --force-reinstall nvidia-ml-py",
     )

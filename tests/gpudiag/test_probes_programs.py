@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from builders import only
@@ -319,59 +318,6 @@ def test_a_probe_that_hangs_or_fails_leaves_its_reason_and_the_others_their_fact
     assert seen.torch.kernel == Missing("the torch probe gave no answer within 0.2 s")
     assert seen.system.kernel == Missing("the system probe failed: OSError: no such machine")
     assert seen.probe_times_s["torch"] >= 0.2
-
-
-@pytest.fixture(scope="module")
-def overlay(tmp_path_factory):
-    """This environment's torch, linked file by file, with changes to some of its files."""
-    torch = pytest.importorskip("torch")
-    real = Path(torch.__file__).parent
-
-    def build(changes):
-        folder = tmp_path_factory.mktemp("site")
-        _link_tree(real, folder / "torch", changes)
-        return Host(environment=os.environ | {"PYTHONPATH": str(folder)})
-
-    return build
-
-
-def _link_tree(real, copy, changes):
-    """Folders that hold a changed file are made, everything else is a link."""
-    copy.mkdir()
-    for entry in real.iterdir():
-        inside = {
-            path.partition("/")[2]: data
-            for path, data in changes.items()
-            if path.partition("/")[0] == entry.name
-        }
-        if "" in inside:
-            (copy / entry.name).write_bytes(inside[""])
-        elif inside:
-            _link_tree(entry, copy / entry.name, inside)
-        else:
-            (copy / entry.name).symlink_to(entry)
-
-
-def test_a_real_torch_with_a_truncated_library_is_diagnosed(overlay):
-    host = overlay({"lib/libtorch_cpu.so": b"\x7fELF\x02\x01\x01"})
-
-    seen = take_snapshot(host, timeout_s=60)
-
-    finding = only(torch_does_not_import, seen)
-    assert "libtorch_cpu.so: file too short" in " ".join(finding.evidence)
-    assert "truncated" in finding.cause
-
-
-def test_a_real_torch_without_numpy_warns_and_works(tmp_path):
-    pytest.importorskip("torch")
-    (tmp_path / "numpy.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'numpy'\", name='numpy')\n"
-    )
-
-    facts = torch_build(Host(environment=os.environ | {"PYTHONPATH": str(tmp_path)}), 60)
-
-    assert facts.import_error is None
-    assert any("NumPy" in warning for warning in known(facts.import_warnings))
 
 
 def test_the_libraries_that_torch_mapped_are_those_of_its_wheel():
