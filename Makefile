@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test bench docs clean
+.PHONY: demo test bench docs notebooks clean
 
 demo: $(VENV)/.installed-eval
 	$(BIN)/gpudiag diagnose --fail-on never
@@ -17,6 +17,9 @@ test: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py
+
+notebooks: $(VENV)/.installed-dev
+	cd notebooks && for one in *.ipynb; do ../$(BIN)/jupyter execute --inplace "$$one" || exit 1; done
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet --group bench
