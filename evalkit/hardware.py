@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 DEVICES = ("cuda", "mps", "xpu", "cpu")  # in order of preference
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+# Errors that are no torch.OutOfMemoryError: of the CPU, of Apple's GPUs, of cuBLAS and cuDNN.
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+)
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -81,6 +89,45 @@ def computing(device: torch.device, precision: str) -> Iterator[dict[str, Any]]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def pays_channels_last(model: torch.nn.Module, device: torch.device) -> bool:
+    """Whether a model runs faster with the channels of its images innermost.
+
+    So it is for convolutions on tensor cores and in oneDNN; where linear layers do the work, as in
+    transformers and ConvNeXt, it changes nothing or costs. `benchmarks/inference.py` measures it.
+
+    Example:
+        >>> pays_channels_last(torch.nn.Conv2d(3, 8, 3), torch.device("cpu"))
+        True
+        >>> pays_channels_last(torch.nn.Linear(3, 8), torch.device("cpu"))
+        False
+    """
+    if device.type not in {"cpu", "cuda"}:
+        return False
+    layers = list(model.modules())
+    plain = sum(isinstance(one, torch.nn.Conv2d) and one.groups == 1 for one in layers)
+    return plain > sum(isinstance(one, torch.nn.Linear) for one in layers)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory for a computation.
+
+    Example:
+        >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(
+        ...     RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        ... )
+        (True, False)
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a device's memory for later."""
+    if device.type in {"cuda", "xpu", "mps"}:
+        torch.get_device_module(device.type).empty_cache()
 
 
 def precision_flags(precision: str) -> dict[str, Any]:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from evalkit.errors import InputError
+from evalkit.forward import Forward
 from evalkit.hardware import choose_device, computing
-from evalkit.outputs import per_sample, scores_of
+from evalkit.outputs import Floats, Integers, Rows
+from evalkit.transfer import downloads, uploaded
 from evalkit.wording import some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 Inputs = tuple[torch.Tensor, torch.Tensor]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +37,7 @@ class Scored:
     loss: Floats  # minus its natural logarithm, shape (N,)
     brier: Floats  # squared distance of the probabilities from the label, in [0, 2], shape (N,)
     not_finite: int  # samples with NaN or infinity among their scores
+    tied: int  # samples whose best score two classes or more have
     gave_probabilities: bool  # the model ends in a softmax of its own
     seconds: float
     precision_flags: Mapping[str, Any]
@@ -48,6 +49,26 @@ class Scored:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation:
+    """How a model is run over batches.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:1", "mps" or "xpu".
+        precision: "fp32", "tf32", "bf16" or "fp16", see `evalkit.hardware.computing`.
+        compiled: Whether `torch.compile` comes first; batches are then padded to one length.
+        scores: Whether the scores of all classes are kept.
+    """
+
+    device: str = "auto"
+    precision: str = "fp32"
+    compiled: bool = False
+    scores: bool = False
+
+
+USUAL = Computation()
 
 
 def predict(
@@ -62,7 +83,8 @@ def predict(
 ) -> Scored:
     """Run a model over batches, without gradients and in evaluation mode.
 
-    The model may return logits or probabilities, as a tensor, first in a tuple, or in a dict.
+    The model may return logits or probabilities, as a tensor, first in a tuple, or in a dict. A
+    batch that does not fit into memory is split; nothing of it is lost or counted twice.
 
     Args:
         model: Moved to *device*; its training mode is put back afterwards.
@@ -84,20 +106,75 @@ def predict(
         >>> scored.top.shape, scored.confidence.shape
         ((2, 3), (2,))
     """
-    where = choose_device(device)
-    model = model.to(where)
-    parts: list[tuple[torch.Tensor, ...]] = []
+    parts: list[Rows] = []
     started = time.perf_counter()
-    with evaluating(model), torch.inference_mode(), computing(where, precision) as flags:
-        for inputs, labels in _with_progress(batches, total):
-            moved = inputs.to(where, non_blocking=True)
-            output = _forward(model, moved if prepare is None else prepare(moved))
-            scores = scores_of(output, rows=len(inputs), classes=classes)
-            parts.append(per_sample(scores, labels.to(where, non_blocking=True)))
-        if not parts:
-            raise InputError("batches must hold at least one sample, got none")
-        columns = [torch.cat(column).cpu() for column in zip(*parts, strict=True)]
-    return _scored(columns, flags, time.perf_counter() - started)
+    with progress(total) as advance:
+
+        def deliver(_key: None, rows: Rows) -> None:
+            parts.append(rows)
+            advance(len(rows))
+
+        flags = run_over(
+            model,
+            ((None, *pair) for pair in batches),
+            deliver,
+            classes=classes,
+            how=Computation(device=device, precision=precision),
+            prepare=prepare,
+        )
+    if not parts:
+        raise InputError("batches must hold at least one sample, got none")
+    return _scored(Rows.joined(parts), flags, time.perf_counter() - started)
+
+
+def run_over(
+    model: nn.Module,
+    batches: Iterable[tuple[Key, torch.Tensor, torch.Tensor]],
+    deliver: Callable[[Key, Rows], None],
+    *,
+    classes: Sequence[str] | None = None,
+    how: Computation = USUAL,
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> dict[str, Any]:
+    """Run a model over batches and deliver what it says of each, in order.
+
+    On a GPU the copy of a batch, the work on the one before it and the copy of the results of
+    those before that go on at the same time; nothing waits for a batch that has just been given.
+
+    Args:
+        model: Moved to the device; its training mode is put back afterwards.
+        batches: Key, inputs and labels of each, see `predict`.
+        deliver: Called with a key and the results of its batch, one to three batches later.
+        classes: As for `predict`.
+        how: Where and how exactly.
+        prepare: As for `predict`.
+
+    Returns:
+        The flags that decide how exact the results are.
+
+    Raises:
+        InputError: As for `predict`, but no batches are no fault.
+    """
+    where = choose_device(how.device)
+    with ExitStack() as stack:
+        flags = stack.enter_context(computing(where, how.precision))
+        stack.enter_context(evaluating(model.to(where)))
+        stack.enter_context(torch.inference_mode())
+        forward = stack.enter_context(
+            Forward.on(
+                where,
+                model,
+                classes=classes,
+                prepare=prepare,
+                compiled=how.compiled,
+                with_scores=how.scores,
+            )
+        )
+        results = downloads(where, deliver)
+        for key, inputs, labels in uploaded(batches, where):
+            results.add(key, forward(inputs, labels))
+        results.finish()
+    return {**flags, "compiled": how.compiled, "channels_last": forward.channels_last}
 
 
 @contextmanager
@@ -121,42 +198,37 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def _forward(model: nn.Module, inputs: torch.Tensor) -> object:
-    try:
-        return model(inputs)
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"batch size must fit into the memory of {inputs.device}, got {len(inputs)}: take a "
-            "smaller one"
-        ) from error
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"model must accept inputs of shape {tuple(inputs.shape)}, got {type(error).__name__} "
-            f"from {type(model).__name__}: {reason}"
-        ) from error
+@contextmanager
+def progress(
+    total: int | None, *, done: int = 0, what: str = "evaluate"
+) -> Iterator[Callable[[int], object]]:
+    """Show a terminal how far it is, how fast it goes and how long it takes; be quiet elsewhere.
 
+    Args:
+        total: Number of samples; None shows nothing.
+        done: How many of them were there before.
+        what: In front of the bar.
 
-def _with_progress(batches: Iterable[Inputs], total: int | None) -> Iterator[Inputs]:
+    Yields:
+        A function to call with the number of further samples.
+    """
     hidden = None if total is not None else True  # None: where there is no terminal
-    with tqdm(total=total, unit="img", desc="evaluate", disable=hidden, leave=False) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(len(batch[0]))
+    with tqdm(total=total, initial=done, unit="img", desc=what, disable=hidden, leave=False) as bar:
+        yield bar.update
 
 
-def _scored(columns: list[torch.Tensor], flags: Mapping[str, Any], seconds: float) -> Scored:
-    labels, top, finite, looks_like_probabilities, as_logits, as_probabilities = columns
-    gave_probabilities = bool(looks_like_probabilities.all())
-    chosen = (as_probabilities if gave_probabilities else as_logits).double().numpy()
+def _scored(rows: Rows, flags: Mapping[str, Any], seconds: float) -> Scored:
+    gave_probabilities = bool(rows.like_probabilities.all())
+    chosen = rows.as_probabilities if gave_probabilities else rows.as_logits
     return Scored(
-        labels=labels.numpy(),
-        top=top.numpy(),
+        labels=rows.labels,
+        top=rows.top,
         confidence=chosen[:, 0],
         label_probability=chosen[:, 1],
         loss=chosen[:, 2],
         brier=chosen[:, 3],
-        not_finite=int((~finite).sum()),
+        not_finite=int((~rows.finite).sum()),
+        tied=int(rows.tied.sum()),
         gave_probabilities=gave_probabilities,
         seconds=seconds,
         precision_flags=flags,

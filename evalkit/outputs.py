@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from evalkit.errors import InputError
@@ -13,6 +16,10 @@ TOP_K = 5
 SCORE_KEYS = ("logits", "scores", "output", "out", "prediction", "predictions")
 # How far the sum of probabilities that a model gives may be from 1, after half precision.
 PROBABILITY_TOLERANCE = 1e-2
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 def scores_of(output: object, *, rows: int, classes: Sequence[str] | None) -> torch.Tensor:
@@ -64,23 +71,82 @@ def _described(output: object) -> str:
     return type(output).__name__
 
 
-def per_sample(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Reduce scores of shape (B, C) to what is kept of every sample, without a synchronisation.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """What is kept of B samples, in the order they came.
 
     Scores are read both ways, as logits and as probabilities; which it was, the whole run tells.
     """
+
+    labels: Integers  # as given, shape (B,)
+    top: Integers  # the most probable classes, best first, shape (B, min(5, C))
+    finite: Flags  # whether all scores are numbers, shape (B,)
+    tied: Flags  # whether a second class has the score of the best one, shape (B,)
+    like_probabilities: Flags  # whether the scores could be probabilities, shape (B,)
+    as_logits: Floats  # confidence, probability of the label, loss and Brier score, shape (B, 4)
+    as_probabilities: Floats  # the same, shape (B, 4)
+    scores: npt.NDArray[np.float32] | None = None  # shape (B, C), where they were asked for
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """Put parts, at least one, behind each other."""
+        first = vars(parts[0])
+        return cls(
+            **{
+                name: np.concatenate([getattr(part, name) for part in parts])
+                for name, value in first.items()
+                if value is not None
+            }
+        )
+
+    @classmethod
+    def of_tensors(cls, packed: Sequence[torch.Tensor]) -> Rows:
+        """Read what `per_sample` packed, on the CPU."""
+        integers, numbers = packed[0].numpy(), packed[1].double().numpy()
+        flags = integers[:, 1:4].astype(bool)
+        return cls(
+            labels=integers[:, 0],
+            top=integers[:, 4:],
+            finite=flags[:, 0],
+            tied=flags[:, 1],
+            like_probabilities=flags[:, 2],
+            as_logits=numbers[:, :4],
+            as_probabilities=numbers[:, 4:],
+            scores=packed[2].numpy() if len(packed) > 2 else None,  # noqa: PLR2004
+        )
+
+
+def per_sample(
+    scores: torch.Tensor, labels: torch.Tensor, *, with_scores: bool = False
+) -> tuple[torch.Tensor, ...]:
+    """Reduce scores of shape (B, C) to what is kept of every sample, without a synchronisation.
+
+    Returns:
+        What `Rows.of_tensors` reads once it is on the CPU: integers of shape (B, 4 + K), numbers
+        of shape (B, 8) and, with *with_scores*, the scores in single precision; few tensors,
+        because each of them is a copy of its own from the device.
+    """
+    given = scores
     scores = scores.to(torch.float32 if scores.device.type == "mps" else torch.float64)
     finite = scores.isfinite().all(1)  # (B,)
     ranked = scores.masked_fill(scores.isnan(), -torch.inf)
     order = ranked.argsort(dim=1, descending=True, stable=True)  # ties: the first class, as argmax
     top = order[:, :TOP_K]  # (B, K)
+    best = ranked.gather(1, top[:, :2])  # (B, 2)
+    tied = best[:, 0] == best[:, 1]
     within = (scores >= -PROBABILITY_TOLERANCE) & (scores <= 1 + PROBABILITY_TOLERANCE)
     sums_to_one = (scores.sum(1) - 1).abs() < PROBABILITY_TOLERANCE
     log_softmax = scores.log_softmax(1)
     as_logits = _read_as(log_softmax.exp(), log_softmax, top, labels)  # (B, 4)
     probabilities = scores.clamp(0, 1)
     as_probabilities = _read_as(probabilities, probabilities.log(), top, labels)  # (B, 4)
-    return labels, top, finite, within.all(1) & sums_to_one, as_logits, as_probabilities
+    flags = torch.stack([finite, tied, within.all(1) & sums_to_one], dim=1)  # (B, 3)
+    integers = torch.cat([labels.unsqueeze(1), flags.to(labels.dtype), top], dim=1)
+    numbers = torch.cat([as_logits, as_probabilities], dim=1)
+    return (integers, numbers, given.float()) if with_scores else (integers, numbers)
 
 
 def _read_as(
