@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from gpudiag.finding import Finding, Severity, rule
-from gpudiag.rules.machine import reinstall_torch
+from gpudiag.rules.machine import library_path, reinstall_torch
 from gpudiag.snapshot import Snapshot, known
 
 
@@ -104,9 +104,7 @@ def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
         cause, fix = "torch's installation is incomplete or mixed", "{install}"
     lines = [line for line in error.splitlines() if line.strip()]
     evidence = lines if len(lines) <= 3 else [lines[0], "…", lines[-1]]  # noqa: PLR2004
-    library_path = snapshot.environment.get("LD_LIBRARY_PATH")
-    if library_path:
-        evidence.append(f"LD_LIBRARY_PATH={library_path}")
+    evidence += library_path(snapshot)
     return Finding(
         evidence=tuple(evidence),
         cause=cause,

@@ -11,6 +11,7 @@ NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
+LIBRARY_PATH = ("LD_LIBRARY_PATH",)
 JUST_BOOTED_S = 300  # services, persistence and the NVLink fabric need minutes after boot
 
 
@@ -70,6 +71,14 @@ def capabilities(snapshot: Snapshot) -> list[Capability]:
 def installed(snapshot: Snapshot) -> dict[str, Package]:
     """The distributions that an import finds, by name: the first on sys.path where one is twice."""
     return {package.name: package for package in reversed(known(snapshot.packages.installed))}
+
+
+def library_path(snapshot: Snapshot) -> tuple[str, ...]:
+    """LD_LIBRARY_PATH as evidence, nothing where it is not set or not known."""
+    variables = known_or(snapshot.environment.variables, ())
+    return tuple(
+        f"{v.name}={v.value}" for v in variables if v.name == "LD_LIBRARY_PATH" and v.value
+    )
 
 
 def pip_install(snapshot: Snapshot) -> str:

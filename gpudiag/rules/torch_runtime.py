@@ -13,6 +13,7 @@ from gpudiag.rules.machine import (
     install_package,
     install_torch,
     installed,
+    library_path,
     reinstall_torch,
 )
 from gpudiag.snapshot import MappedLibrary, NotObserved, Snapshot, known, known_or
@@ -80,11 +81,10 @@ def libraries_from_elsewhere(snapshot: Snapshot) -> Finding | None:
     ]
     if not strangers:
         return None
-    library_path = snapshot.environment.get("LD_LIBRARY_PATH")
     return Finding(
         evidence=(
             *(f"{library.name} is {library.path}" for library in strangers[:4]),
-            *([f"LD_LIBRARY_PATH={library_path}"] if library_path else []),
+            *library_path(snapshot),
         ),
         cause="versions that were not built for one another meet: undefined symbols, or a cuDNN "
         "error in the first convolution",
