@@ -57,6 +57,8 @@ class Forward:
     ) -> Iterator[Forward]:
         """Lay a model out for a device, compiled on request, and as before afterwards."""
         channels_last = pays_channels_last(model, device)
+        tensors = (*model.parameters(), *model.buffers())
+        before = [tensor for tensor in tensors if channels_last and tensor.is_contiguous()]
         if channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
@@ -69,8 +71,8 @@ class Forward:
                 padded=compiled,
             )
         finally:
-            if channels_last:
-                model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            for tensor in before:
+                tensor.data = tensor.data.contiguous()
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> Packed:
         """Return what is kept of a batch, see `evalkit.outputs.per_sample`.

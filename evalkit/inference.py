@@ -159,7 +159,6 @@ def run_over(
     with ExitStack() as stack:
         flags = stack.enter_context(computing(where, how.precision))
         stack.enter_context(evaluating(model.to(where)))
-        stack.enter_context(torch.inference_mode())
         forward = stack.enter_context(
             Forward.on(
                 where,
@@ -170,6 +169,7 @@ def run_over(
                 with_scores=how.scores,
             )
         )
+        stack.enter_context(torch.inference_mode())  # after: weights laid out in it cannot learn
         results = downloads(where, deliver)
         for key, inputs, labels in uploaded(batches, where):
             results.add(key, forward(inputs, labels))
