@@ -174,7 +174,7 @@ def clear_cache() -> pd.DataFrame:
         >>> frame.columns[:3].tolist()
         ['device', 'allocated_before_bytes', 'allocated_after_bytes']
     """
-    from gpudiag.memory import clear_cache as clear
+    from gpudiag.memory.cache import clear_cache as clear
 
     return clear()
 
@@ -308,8 +308,8 @@ def _frame_with_holders(table: str, seen: Snapshot | None) -> pd.DataFrame:
     if seen is not None:
         return _frame(table, seen)
     from gpudiag.host import Host
+    from gpudiag.memory.suspects import named_pids
     from gpudiag.probes.holders import look
-    from gpudiag.suspects import named_pids
 
     now = snapshot(torch=False)
     return _frame(table, now, look(Host(), named_pids(now)))

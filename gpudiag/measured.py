@@ -5,14 +5,25 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from gpudiag.snapshot import NotObserved, Snapshot
+from gpudiag.snapshot import NotObserved, Snapshot, known_or
+
+UUID_BLOCK = len("GPU-6018366c")  # of a UUID: enough to name one GPU of a machine
+
+
+class Meanwhile(Struct, frozen=True, kw_only=True):
+    """How the GPU was while one figure was taken; None: not told."""
+
+    temperature_celsius: float | None = None  # the highest
+    power_watts: float | None = None  # the highest
+    clock_sm_mhz: float | None = None  # the median
+    clock_event_reasons: int = 0  # every bit that was set
 
 
 class Figure(Struct, frozen=True, kw_only=True):
     """A measured number: the median of its repeats."""
 
     test: str  # matmul, copy, peer copy, launch, …
-    device: str  # torch's name, "cuda:0"; "rank 3" of a collective
+    device: str  # torch's name, "cuda:0"; under torchrun "rank 3 cuda:3"
     value: float
     unit: str
     precision: str | None = None
@@ -20,7 +31,9 @@ class Figure(Struct, frozen=True, kw_only=True):
     repeats: int | None = None
     spread_fraction: float | None = None  # between the quartiles, of the median
     ratio_to_data_sheet: float | None = None  # None: this part or this figure is not in the table
+    ratio_to_link: float | None = None  # to what PCIe or NVLink carry one way; None: not known
     ratio_to_peers: float | None = None  # to the median of the other devices; None: there are none
+    meanwhile: Meanwhile | None = None
 
     @property
     def what(self) -> str:
@@ -76,6 +89,10 @@ class Measurement(Struct, frozen=True, kw_only=True):
     failure: str | None = None  # how it broke off, None: it ran to its end
     rank: int = 0
 
+    def uuid_of(self, device: str) -> str | None:
+        """The UUID of a device by torch's name, None where it has none or it is not known."""
+        return next((one.uuid for one in self.devices if one.device == device), None)
+
 
 class MeasuredSnapshot(Snapshot, frozen=True, kw_only=True):
     """A snapshot with what was measured at the same time."""
@@ -84,10 +101,23 @@ class MeasuredSnapshot(Snapshot, frozen=True, kw_only=True):
 
 
 def with_measurement(snapshot: Snapshot, measurement: Measurement) -> MeasuredSnapshot:
-    """The snapshot with the measurement; UUIDs are left out of it, as they name a machine."""
-    devices = tuple(msgspec.structs.replace(one, uuid=None) for one in measurement.devices)
+    """The snapshot with the measurement, in which a GPU has the UUID that it has in the snapshot.
+
+    Where that one is shortened, so that it does not name a machine, the measurement's is, too.
+    """
+    listed = [known_or(gpu.uuid, None) for gpu in known_or(snapshot.nvml.gpus, ())]
+    devices = tuple(
+        msgspec.structs.replace(one, uuid=_as_listed(one.uuid, listed))
+        for one in measurement.devices
+    )
     facts = {name: getattr(snapshot, name) for name in snapshot.__struct_fields__}
     return MeasuredSnapshot(**facts, measured=msgspec.structs.replace(measurement, devices=devices))
+
+
+def _as_listed(uuid: str | None, listed: list[str | None]) -> str | None:
+    if uuid is None:
+        return None
+    return next((one for one in listed if one and uuid.startswith(one)), uuid[:UUID_BLOCK])
 
 
 def measured(snapshot: Snapshot) -> Measurement:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from gpudiag.errors import InputError
 from gpudiag.host import Host
+from gpudiag.memory.suspects import named_pids
 from gpudiag.probes.holders import Seen, look
 from gpudiag.snapshot import Gpu, Missing, Snapshot, known_or
-from gpudiag.suspects import named_pids
 
 SMI = "nvidia-smi"
 OPTION = "--gpu-reset"

@@ -77,7 +77,7 @@ def devices(snapshot: Snapshot) -> list[Row]:
 
 def memory(snapshot: Snapshot, seen: Seen | None = None) -> list[Row]:
     """One row per GPU: used = by the processes seen + unaccounted; the reserve is the driver's."""
-    from gpudiag.suspects import suspects
+    from gpudiag.memory.suspects import suspects
 
     return [
         {

@@ -36,8 +36,18 @@ def imports(module):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            source = absolute(module, node)
+            found |= {f"{source}.{alias.name}" for alias in node.names} | {source}
     return found
+
+
+def absolute(module, node):
+    """What `from x import y` imports from, also where it begins with dots."""
+    if not node.level:
+        return node.module
+    parts = module.split(".")
+    up = node.level - (MODULES[module].name == "__init__.py")
+    return ".".join([*parts[: len(parts) - up], *filter(None, [node.module])])
 
 
 def within(module, *packages):

@@ -100,14 +100,15 @@ class Gpus:
                 "uuid": self.value("nvmlDeviceGetUUID", handle),
             }
             for index, handle in enumerate(self.handles)
+            if not isinstance(handle, self.n.NVMLError)
         ]
 
     def value(self, name: str, *arguments: Any) -> Any:
-        """An answer, None where there is none."""
+        """An answer, None where this GPU or this driver gives none."""
         try:
             return getattr(self.n, name)(*arguments)
-        except Exception:
-            return None
+        except (self.n.NVMLError, AttributeError, UnicodeDecodeError):
+            return None  # AttributeError: an older nvidia-ml-py; UnicodeDecodeError: a broken name
 
     def samples(self) -> list[dict[str, Any]]:
         """What changes."""
@@ -116,11 +117,12 @@ class Gpus:
     def sample(self, index: int, handle: Any) -> dict[str, Any]:
         """One GPU; a lost one says why and is asked again next time."""
         n = self.n
+        if isinstance(handle, n.NVMLError):
+            return {"index": index, "lost": str(handle)}
         try:
             memory = n.nvmlDeviceGetMemoryInfo(handle)
-        except Exception as error:
-            why = handle if isinstance(handle, Exception) else error
-            return {"index": index, "lost": str(why)}
+        except n.NVMLError as error:
+            return {"index": index, "lost": str(error)}
         rates = self.value("nvmlDeviceGetUtilizationRates", handle)
         power = self.value("nvmlDeviceGetPowerUsage", handle)
         running = self.value("nvmlDeviceGetComputeRunningProcesses", handle) or []
@@ -151,12 +153,17 @@ def say(facts: dict[str, Any]) -> None:
 
 def main() -> None:
     """Sample until standard input ends."""
+    gpus = None
     try:
-        gpus = Gpus()
-        say({"gpus": gpus.described()})
-    except Exception as error:
-        gpus = None
-        say({"gpus": [], "no_gpus": str(error)})
+        import pynvml
+    except ImportError:
+        say({"gpus": [], "no_gpus": "nvidia-ml-py is not installed: pip install nvidia-ml-py"})
+    else:
+        try:
+            gpus = Gpus()
+            say({"gpus": gpus.described()})
+        except pynvml.NVMLError as error:
+            say({"gpus": [], "no_gpus": str(error)})
     due = time.monotonic()
     pids = [root]
     for number in itertools.count():

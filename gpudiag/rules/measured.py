@@ -36,6 +36,11 @@ def wrong_results(snapshot: Snapshot) -> tuple[Finding, ...]:
     The same seeded product is computed twice and on every GPU of a kind and compared bit by bit,
     known bytes are copied between all pairs and kept in memory, no result may be NaN or zero, and
     no test may end with an error other than that the device does not offer it.
+
+    Cause: losses become NaN and models wrong without any error.
+
+    Cure: take the device out of service; if only copies between GPUs are wrong, switch ACS and
+    the IOMMU off (iommu=pt).
     """
     found = measured(snapshot)
     return _of_each_device(found, found.faults, _wrong)
@@ -100,6 +105,11 @@ def slower_than_peers(snapshot: Snapshot) -> tuple[Finding, ...]:
     """A GPU is slower than the others of its kind in this machine.
 
     Compared is with the median of the others; 5 % is normal.
+
+    Cause: training over several GPUs runs at the speed of the slowest.
+
+    Cure: compare temperature and clocks of the GPUs under load (gpudiag measure), then their
+    cooling, power cables and slots.
     """
     found = measured(snapshot)
     slow = (

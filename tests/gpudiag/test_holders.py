@@ -13,9 +13,9 @@ import pytest
 from builders import GIB, gpu, snapshot
 
 from gpudiag.host import Host
+from gpudiag.memory.suspects import explanation, suspects
 from gpudiag.probes.holders import Handles, Holder, Seen, handles, holder
 from gpudiag.snapshot import GpuProcess, Missing, Service
-from gpudiag.suspects import explanation, suspects
 
 # A trainer that starts a worker, tells its number, and waits.
 TRAINER = (

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import gpudiag
-from gpudiag.memory import COLUMNS
+from gpudiag.memory.cache import COLUMNS
 
 # A torch with two GPUs of 100 bytes, a context on the first: 30 reserved, 20 of them allocated;
 # 5 are garbage in a cycle, 10 are tensors that another process has let go of.

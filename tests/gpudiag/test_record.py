@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import gpudiag
-from gpudiag import chart
-from gpudiag.samples import COLUMNS, Samples
-from gpudiag.verdict import advice, as_text, gpu_times
+from gpudiag.record import chart
+from gpudiag.record.samples import COLUMNS, Samples
+from gpudiag.record.verdict import advice, as_text, gpu_times
 
 GIB = 2**30
 RECORD = (sys.executable, "-m", "gpudiag", "record", "--interval", "0.1", "--output", "out", "--")

@@ -11,8 +11,8 @@ import pytest
 from builders import GIB, snapshot
 
 from gpudiag.host import Host
+from gpudiag.memory.release import plan
 from gpudiag.probes.holders import Handles, Seen, holder
-from gpudiag.release import plan
 from gpudiag.snapshot import Missing
 
 READY = "import signal, sys, time; {}; print(0, flush=True); time.sleep(60)"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpudiag.samples import Row
+from gpudiag.record.samples import Row
 
 WIDTH, HEIGHT, MARGIN = 900, 150, 46
 COLOURS = ("#1b6ca8", "#c8553d", "#2e8b57", "#8e5ea2", "#b8860b", "#008b8b", "#a0522d", "#555555")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gpudiag.samples import Row
+from gpudiag.record.samples import Row
 
 IDLE_FRACTION = 0.05  # NVML's utilization: of the time, with any kernel running
 WORKING_CPUS = 0.5  # what a process that prepares batches takes at least

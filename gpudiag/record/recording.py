@@ -10,11 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from gpudiag import chart, children, verdict
+from gpudiag import children
 from gpudiag.errors import InputError
 from gpudiag.host import Host, Stream
 from gpudiag.output import write_private
-from gpudiag.samples import COLUMNS, Row, Samples
+from gpudiag.record import chart, verdict
+from gpudiag.record.samples import COLUMNS, Row, Samples
 from gpudiag.snapshot import Missing
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Recording:
 
     Attributes:
         interval_s: Seconds between two samples.
+        samples: What has been sampled so far, of every GPU.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Recording:
         self.interval_s = interval_s
         self._host = host or Host()
         self._pid = self._host.process_id() if pid is None else pid
-        self._samples = Samples()
+        self.samples = Samples()
         self._stream: Stream | None = None
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -63,7 +65,7 @@ class Recording:
     @property
     def rows(self) -> list[Row]:
         """One row per sample and GPU in use; see docs/record.md for the columns."""
-        return self._samples.chosen_rows()
+        return self.samples.chosen_rows()
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -75,17 +77,17 @@ class Recording:
     @property
     def peaks(self) -> dict[int, int]:
         """By process id: the most GPU memory in bytes that it held on one GPU."""
-        return dict(self._samples.peaks)
+        return dict(self.samples.peaks)
 
     @property
     def verdict(self) -> str:
         """What the GPUs did with their time, and advice."""
-        no_gpus = self._samples.no_gpus
+        no_gpus = self.samples.no_gpus
         text = verdict.as_text(verdict.gpu_times(self.rows), self.peaks, no_gpus=no_gpus)
-        if not self._samples.rows:
+        if not self.samples.rows:
             return "nothing was sampled: it ended too soon"
-        if self._samples.gaps:
-            text += f"\n→ the sampling broke off {self._samples.gaps} time(s): NVML crashed"
+        if self.samples.gaps:
+            text += f"\n→ the sampling broke off {self.samples.gaps} time(s): NVML crashed"
         return text
 
     def save(self, folder: Path, *, title: str = "gpudiag record") -> tuple[Path, ...]:
@@ -118,7 +120,7 @@ class Recording:
                     return
                 stream = self._host.stream(*command)
                 if isinstance(stream, Missing):
-                    self._samples.no_gpus = stream.missing
+                    self.samples.no_gpus = stream.missing
                     return
                 self._stream = stream
             for line in stream.lines():
@@ -127,7 +129,7 @@ class Recording:
                 if self._closed.is_set():
                     return
                 stream.close()
-                self._samples.gaps = start + 1
+                self.samples.gaps = start + 1
 
     def _take(self, line: str) -> None:
         try:
@@ -135,7 +137,7 @@ class Recording:
         except ValueError:
             return  # cut off by a crash
         if isinstance(said, dict) and not self._closed.is_set():
-            self._samples.take(said)
+            self.samples.take(said)
 
 
 def record_command(

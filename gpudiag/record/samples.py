@@ -8,6 +8,7 @@ from typing import Any
 COLUMNS = (
     "time_s",
     "gpu",
+    "uuid",
     "name",
     "utilization_fraction",
     "memory_busy_fraction",
@@ -38,6 +39,7 @@ class Samples:
         gpus_used: Indices of the GPUs on which the process or a descendant was seen.
         no_gpus: Why there are no GPUs, None where there are.
         gaps: How often the sampling had to be started again.
+        first_s: When the first one was taken, by the clock of ``time.monotonic``; None: not yet.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -45,20 +47,22 @@ class Samples:
     gpus_used: set[int] = field(default_factory=set)
     no_gpus: str | None = None
     gaps: int = 0
-    _names: dict[int, str] = field(default_factory=dict)
-    _first_s: float | None = None
+    first_s: float | None = None
+    _described: dict[int, Row] = field(default_factory=dict)
     _last: Row | None = None
 
     def take(self, said: dict[str, Any]) -> None:
         """One line of the child."""
         if "gpus" in said:
-            self._names |= {gpu["index"]: gpu["name"] for gpu in said["gpus"] if gpu["name"]}
+            for gpu in said["gpus"]:
+                known = {name: gpu[name] for name in ("uuid", "name") if gpu[name]}
+                self._described[gpu["index"]] = self._described.get(gpu["index"], {}) | known
             self.no_gpus = said.get("no_gpus")
             self._last = None
             return
-        if self._first_s is None:
-            self._first_s = said["time_s"]
-        common = {"time_s": round(said["time_s"] - self._first_s, 3), **self._since_last(said)}
+        if self.first_s is None:
+            self.first_s = said["time_s"]
+        common = {"time_s": round(said["time_s"] - self.first_s, 3), **self._since_last(said)}
         self._last = said
         mine = set(said["pids"])
         for gpu in said["samples"]:
@@ -67,7 +71,7 @@ class Samples:
                     self.gpus_used.add(gpu["index"])
                     self.peaks[int(pid)] = max(used, self.peaks.get(int(pid), 0))
             index = gpu.pop("index")
-            self._add(common | gpu | {"gpu": index, "name": self._names.get(index)})
+            self._add(common | gpu | self._described.get(index, {}) | {"gpu": index})
         if not said["samples"]:
             self._add(common)
 

@@ -1,0 +1,1 @@
+"""GPU memory: this process's own cache, who could hold the rest, and how to get it back."""
