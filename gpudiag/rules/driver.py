@@ -214,7 +214,7 @@ def cuda_does_not_start(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD106", Severity.NOTE)
+@rule("GD106", Severity.NOTE, "https://docs.nvidia.com/cuda/cuda-installation-guide-linux/")
 def no_nvidia_gpu(snapshot: Snapshot) -> Finding | None:
     """There is no NVIDIA GPU in this machine.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, gpu_rule, rule
-from gpudiag.rules.hardware import ROW_REMAPPING, XID_CATALOGUE
+from gpudiag.rules.hardware import PAGE_RETIREMENT, ROW_REMAPPING, XID_CATALOGUE
 from gpudiag.snapshot import Gpu, KernelEvent, Snapshot, known
 
 CONTAINED, UNCONTAINED = 94, 95
@@ -17,7 +17,6 @@ PROGRAM_XIDS = {
 SRAM_ERRORS_FOR_REPLACEMENT = 4  # NVIDIA replaces a part with more of them over its life
 ROWS_THAT_EXHAUST_SPARES = 512  # as DCGM judges: so many replaced rows leave no spares
 RETIRED_PAGES_FULL = 64  # a GPU before the A100 has room for the addresses of 64 retired pages
-PAGE_RETIREMENT = "https://docs.nvidia.com/deploy/dynamic-page-retirement/visibility.html"
 DEBUGGING = (
     "https://github.com/stas00/ml-engineering/blob/master/compute/accelerator/nvidia/debug.md"
 )

@@ -18,6 +18,7 @@ POWER_BRAKE = 0x80
 EVENT_REASONS = "https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html"
 XID_CATALOGUE = "https://docs.nvidia.com/deploy/xid-errors/"
 ROW_REMAPPING = "https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/"
+PAGE_RETIREMENT = "https://docs.nvidia.com/deploy/dynamic-page-retirement/visibility.html"
 
 COLDEST_CELSIUS = 1  # a sensor that reads 0 or less reads nothing
 HOTTEST_CELSIUS = 130  # silicon is switched off long before
@@ -108,7 +109,7 @@ def row_remap_failed(gpu: Gpu) -> Finding | None:
     )
 
 
-@gpu_rule("GD405", Severity.WARNING)
+@gpu_rule("GD405", Severity.WARNING, PAGE_RETIREMENT)
 def page_retirement_pending(gpu: Gpu) -> Finding | None:
     """A damaged memory page waits for a reset to be taken out of use.
 

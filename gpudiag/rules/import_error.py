@@ -79,7 +79,7 @@ IMPORT_FAULTS = (
 )
 
 
-@rule("GD205", Severity.ERROR)
+@rule("GD205", Severity.ERROR, "https://pytorch.org/get-started/locally/")
 def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
     """Importing torch fails.
 

@@ -189,7 +189,12 @@ def no_address_space_for_gpu(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD115", Severity.NOTE, explains=("GD221", "GD418"))
+@rule(
+    "GD115",
+    Severity.NOTE,
+    "https://docs.kernel.org/driver-api/vfio.html",
+    explains=("GD221", "GD418"),
+)
 def gpu_reserved_for_virtual_machines(snapshot: Snapshot) -> Finding | None:
     """A GPU is reserved for virtual machines.
 

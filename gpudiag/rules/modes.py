@@ -8,7 +8,12 @@ from gpudiag.rules.visibility import visible
 from gpudiag.snapshot import Gpu, NotObserved, Snapshot, known, known_or
 
 
-@gpu_rule("GD308", Severity.ERROR, explains=("GD105", "GD221", "GD319", "GD716"))
+@gpu_rule(
+    "GD308",
+    Severity.ERROR,
+    "https://docs.nvidia.com/deploy/nvidia-smi/index.html",
+    explains=("GD105", "GD221", "GD319", "GD716"),
+)
 def compute_mode_prohibited(gpu: Gpu) -> Finding | None:
     """The GPU's compute mode forbids every CUDA program.
 

@@ -155,7 +155,7 @@ def torchvision_does_not_fit(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD206", Severity.NOTE)
+@rule("GD206", Severity.NOTE, "https://pytorch.org/get-started/locally/")
 def torch_not_installed(snapshot: Snapshot) -> Finding | None:
     """Torch is not installed in this environment.
 

@@ -99,7 +99,12 @@ def visible_device_does_not_exist(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD305", Severity.WARNING)
+@rule(
+    "GD305",
+    Severity.WARNING,
+    "https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html",
+    "https://docs.pytorch.org/docs/stable/cuda_environment_variables.html",
+)
 def variable_misspelt(snapshot: Snapshot) -> Finding | None:
     """The name of an environment variable is misspelt.
 
@@ -151,7 +156,12 @@ def container_without_gpus(snapshot: Snapshot) -> Finding | None:
     )
 
 
-@rule("GD307", Severity.ERROR, explains=("GD105", "GD221"))
+@rule(
+    "GD307",
+    Severity.ERROR,
+    "https://github.com/NVIDIA/open-gpu-kernel-modules/blob/main/kernel-open/nvidia/nv-reg.h",
+    explains=("GD105", "GD221"),
+)
 def device_files_not_accessible(snapshot: Snapshot) -> Finding | None:
     """This user may not open the GPU's device files.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpudiag.rules import RULES
+from gpudiag.rules import CATALOGUE, RULES
 from gpudiag.rules.catalogue import NOT_DETECTABLE, as_markdown, as_text, document, page_of
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "rules.md"
@@ -25,6 +25,15 @@ def test_every_page_says_how_it_is_seen_why_and_what_to_do(rule):
     assert page.causes
     assert page.cures
     assert all(LINK.fullmatch(link) for link in rule.links)
+
+
+# Rules that stand on no source but gpudiag itself.
+WITHOUT_LINKS = {"GD802": "it is about gpudiag's own measurement"}
+
+
+@pytest.mark.parametrize("rule", CATALOGUE, ids=lambda rule: rule.id)
+def test_every_rule_names_a_source(rule):
+    assert bool(rule.links) is not (rule.id in WITHOUT_LINKS)
 
 
 def test_there_are_at_least_eighty_rules_in_seven_families():

@@ -19,6 +19,16 @@ def test_every_rule_has_a_case_and_every_case_a_rule():
 
 
 @pytest.mark.parametrize("rule_id", CASES)
+def test_every_rule_is_tried_on_both_sides_and_without_a_fact(rule_id):
+    """The tests below would be silent about a rule whose case lacks a side."""
+    case = CASES[rule_id]
+
+    assert case.quiet
+    assert list(without_one_fact(case.fires))
+    assert all(changed(case.fires, quiet) != case.fires for quiet in case.quiet)
+
+
+@pytest.mark.parametrize("rule_id", CASES)
 def test_the_rule_fires_on_its_machine(rule_id):
     answer = BY_ID[rule_id](build(CASES[rule_id].fires))
 
