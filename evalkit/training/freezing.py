@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evalkit.errors import InputError
-from evalkit.training.heads import find_head
-from evalkit.wording import some
+from evalkit.training.heads import find_head, module_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from torch import nn
 
@@ -48,16 +46,15 @@ def freeze_backbone(model: nn.Module, *, head: str | None = None) -> tuple[str, 
         >>> model[1].running_mean.abs().sum().item()
         0.0
     """
-    modules = dict(model.named_modules())
-    names = find_head(model).names if head is None else (_known(modules, head),)
-    learning = {module for name in names for module in modules[name].modules()}
+    names = find_head(model).names if head is None else (head,)
+    learning = {part for name in names for part in module_named(model, name).modules()}
     kept = {parameter for module in learning for parameter in module.parameters(recurse=False)}
     frozen = []
     for name, parameter in model.named_parameters():
         if parameter not in kept and parameter.requires_grad:
             parameter.requires_grad = False
             frozen.append(name)
-    for module in set(modules.values()) - learning:
+    for module in set(model.modules()) - learning:
         if _keeps_statistics(module):
             module.eval()
             module.train = partial(_stay, module)
@@ -97,12 +94,3 @@ def _stay(module: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001, F
 
 def _keeps_statistics(module: nn.Module) -> bool:
     return getattr(module, "running_mean", None) is not None
-
-
-def _known(modules: Mapping[str, nn.Module], name: str) -> str:
-    if name not in modules:
-        raise InputError(
-            f"head must be the name of a module, got '{name}': the last ones are "
-            f"{some(list(modules)[-3:])}"
-        )
-    return name

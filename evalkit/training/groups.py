@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
-from evalkit.training.heads import find_head
+from evalkit.training.heads import find_head, module_named
 from evalkit.training.initialization import NORMS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def parameter_groups(
         >>> optimizer = torch.optim.AdamW(groups)
     """
     names = find_head(model).names if head is None else (head,)
-    in_head = {id(p) for name in names for p in model.get_submodule(name).parameters()}
+    in_head = {id(p) for name in names for p in module_named(model, name).parameters()}
     plain = set(_not_decayed(model))
     groups: dict[str, dict[str, Any]] = {
         f"{part}{suffix}": {

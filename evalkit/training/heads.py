@@ -56,14 +56,7 @@ def find_head(model: nn.Module, *, head: str | None = None) -> Head:
         >>> find_head(model).names
         ('fc', 'aux2.fc2', 'aux1.fc2')
     """
-    layers = dict(_layers(model, head))
-    sizes = sorted({_outputs(layer) for layer in layers.values()})
-    if len(sizes) > 1:
-        raise InputError(
-            f"model must have outputs of one size, got {some(sizes)} from {some(list(layers))}: "
-            f"{GIVE_IT}"
-        )
-    return Head(names=tuple(layers), num_classes=sizes[0])
+    return _described(dict(_layers(model, head)))
 
 
 def replace_head(model: nn.Module, num_classes: int, *, head: str | None = None) -> Head:
@@ -97,7 +90,7 @@ def replace_head(model: nn.Module, num_classes: int, *, head: str | None = None)
     if head is None and _is_timm(model):
         return _reset(model, num_classes)
     layers = dict(_layers(model, head))
-    before = find_head(model, head=head).num_classes
+    before = _described(layers).num_classes
     for name, layer in layers.items():
         if not name:
             raise InputError(
@@ -110,6 +103,31 @@ def replace_head(model: nn.Module, num_classes: int, *, head: str | None = None)
     return Head(names=tuple(layers), num_classes=num_classes)
 
 
+def _described(layers: dict[str, Layer]) -> Head:
+    sizes = sorted({_outputs(layer) for layer in layers.values()})
+    if len(sizes) > 1:
+        raise InputError(
+            f"model must have outputs of one size, got {some(sizes)} from {some(list(layers))}: "
+            f"{GIVE_IT}"
+        )
+    return Head(names=tuple(layers), num_classes=sizes[0])
+
+
+def module_named(model: nn.Module, name: str) -> nn.Module:
+    """Return the part of a model that is to be its head.
+
+    Raises:
+        InputError: There is no module of that name.
+    """
+    modules = dict(model.named_modules())
+    if name not in modules:
+        raise InputError(
+            f"head must be the name of a module, got '{name}': the last ones are "
+            f"{some([known for known in modules if known][-3:])}"
+        )
+    return modules[name]
+
+
 def _layers(model: nn.Module, head: str | None) -> Iterator[tuple[str, Layer]]:
     """Name and layer of every output."""
     if head is not None:
@@ -118,14 +136,8 @@ def _layers(model: nn.Module, head: str | None) -> Iterator[tuple[str, Layer]]:
         names = _asked(model)
     else:
         names = _traced(model)
-    modules = dict(model.named_modules())
     for name in names:
-        if name not in modules:
-            raise InputError(
-                f"head must be the name of a layer, got '{name}': the last ones are "
-                f"{some(list(modules)[-3:])}"
-            )
-        layer = modules[name]
+        layer = module_named(model, name)
         if not isinstance(layer, LAYERS):
             raise InputError(
                 f"head must be a linear layer or a convolution, got {type(layer).__name__} "
@@ -145,14 +157,15 @@ def _asked(model: Any) -> list[str]:
     names = {module: name for name, module in model.named_modules()}
     found = []
     for part in answer if isinstance(answer, tuple | list) else [answer]:
-        linear = [module for module in part.modules() if isinstance(module, LAYERS)]
-        if not linear:
+        layers = [module for module in part.modules() if isinstance(module, LAYERS)]
+        if not layers:
             raise InputError(
                 f"model must have a classifier, got {type(model).__name__} with "
                 f"{type(part).__name__} in its place: replace_head(model, num_classes) puts one "
                 "there"
             )
-        found.append(names[linear[-1]])
+        last = [layer for layer in layers if _outputs(layer) == model.num_classes]
+        found += [names[layer] for layer in last or layers[-1:]]
     return found
 
 
@@ -186,7 +199,7 @@ def _traced(model: nn.Module) -> list[str]:
             module.training = training
     (output,) = (node for node in graph.nodes if node.op == "output")
     parameters = dict(model.named_parameters())
-    return list(dict.fromkeys(_followed(output, model, parameters)))
+    return list(dict.fromkeys(_followed(output, model, parameters))) or [_last_made(model)]
 
 
 def _followed(

@@ -52,18 +52,19 @@ def initialize(
         (2.0, 0.0)
     """
     given = _checked(model, tensors or {})
-    done = set(given)
-    for name, module in model.named_modules():
-        if isinstance(module, (*CONVOLUTIONS, *NORMS, nn.Linear)):
-            _require_plain(name, module)
-            _draw(module)
-            done |= {
-                f"{name}.{own}".lstrip(".") for own, _ in module.named_parameters(recurse=False)
-            }
+    known = (*CONVOLUTIONS, *NORMS, nn.Linear)
+    layers = {name: part for name, part in model.named_modules() if isinstance(part, known)}
+    for name, layer in layers.items():
+        _require_plain(name, layer)
+    for layer in layers.values():
+        _draw(layer)
     with torch.no_grad():
         for target, values in given.values():
             target.copy_(values)
-    return tuple(name for name, _ in model.named_parameters() if name not in done)
+    done = {id(own) for layer in layers.values() for own in layer.parameters(recurse=False)}
+    return tuple(
+        name for name, own in model.named_parameters() if name not in given and id(own) not in done
+    )
 
 
 def _draw(module: nn.Module) -> None:
