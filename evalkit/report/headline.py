@@ -21,6 +21,7 @@ PLAIN = (
     ("brier", "Brier", "squared error of the probabilities, summed over classes; lower is better"),
     ("ece", "ECE", "mean distance of confidence from accuracy; lower is better"),
 )
+LOWER_IS_BETTER = {"NLL", "Brier", "ECE"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,12 @@ class Figure:
     low: float | None = None
     high: float | None = None
     meaning: str = ""
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether it is on the scale of the others: an interval, of a score that ends at 1."""
+        known = self.low is not None and self.high is not None
+        return known and self.name not in LOWER_IS_BETTER
 
 
 def level_of(evaluation: Evaluation) -> float:
@@ -79,7 +86,8 @@ def scale_from(found: Sequence[Figure]) -> float:
         >>> scale_from([Figure(name="accuracy", value=0.98, low=0.96, high=0.99)])
         0.9
     """
-    lowest = min((figure.low for figure in found if figure.low is not None), default=0.0)
+    shown = [figure.low for figure in found if figure.low is not None and figure.has_bar]
+    lowest = min(shown, default=0.0)
     return min(math.floor(10 * lowest) / 10, 0.9)
 
 

@@ -300,6 +300,33 @@ def test_the_theme_follows_the_system_and_the_button(page, animals):
     browser.execute_script("localStorage.clear()")
 
 
+def test_paper_gets_the_matrix_in_light_colours_and_nothing_that_wipes_it_off(page, animals):
+    """A canvas that is cleared in "beforeprint" is cleared on the paper, with all below it."""
+    browser = page(animals, dark=True)
+    cells, marks = browser.find_elements(By.CSS_SELECTOR, ".plot canvas")
+    middle = (
+        "const [cells, width] = [arguments[0], arguments[0].width];"
+        "const one = document.createElement('canvas').getContext('2d');"
+        "one.drawImage(cells, width - 2, 3 * width / 4, 1, 1, 0, 0, 1, 1);"
+        "return [...one.getImageData(0, 0, 1, 1).data]"
+    )
+    dark = browser.execute_script(middle, cells)
+
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    light = browser.execute_script(middle, cells)
+    shown = (cells.is_displayed(), marks.is_displayed())
+    size = cells.size
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+
+    assert shown == (True, False)
+    assert sum(dark[:3]) < 150
+    assert sum(light[:3]) > 600
+    assert abs(size["width"] - size["height"]) <= 1
+    assert marks.is_displayed()
+
+
 @pytest.mark.parametrize("width", [360, 420, 768, 1024])
 def test_nothing_is_wider_than_the_screen(page, animals, width):
     browser = page(animals, width=width, height=740)
@@ -434,7 +461,7 @@ def test_twenty_thousand_classes_are_shown_in_part(page, tmp_path):
             "confidence": rng.uniform(0.2, 1, 60_000),
         }
     )
-    few = Method(replicates=50)
+    few = Method(replicates=100)
     Evaluation.from_predictions(frame, classes=names, method=few).save(tmp_path)
 
     browser = page(tmp_path)

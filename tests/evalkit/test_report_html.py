@@ -11,6 +11,7 @@ from PIL import Image
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
 from evalkit.report import html
+from evalkit.report.headline import Figure, scale_from
 from evalkit.report.html import as_html
 from evalkit.report.origin import origins
 
@@ -86,3 +87,11 @@ def test_a_long_group_inside_a_group_stands_by_itself():
 
     assert groups["Environment"] == [("python", "3.11")]
     assert len(groups["Versions"]) == 9
+
+
+def test_bars_of_scores_do_not_begin_at_the_calibration_error():
+    accuracy = Figure(name="accuracy", value=0.95, low=0.93, high=0.97)
+    error = Figure(name="ECE", value=0.02, low=0.01, high=0.03)
+
+    assert scale_from([accuracy, error]) == 0.9
+    assert (accuracy.has_bar, error.has_bar) == (True, False)

@@ -76,6 +76,9 @@ function choice(label, options, onChoose) {
   return make("div", { class: "choice", role: "group", "aria-label": label }, ...buttons);
 }
 
+// A path that is broken between folders where it is too long for one line.
+const breakable = (path) => path.split(/(?<=[/\\])/).flatMap((part) => [part, make("wbr")]);
+
 // The picture, the classes where they are not said anyway, and the path of one sample.
 function card(position, withClasses = true) {
   const { label, prediction, path, confidence, thumbnail } = data.samples;
@@ -91,5 +94,5 @@ function card(position, withClasses = true) {
   return make("figure", { class: "card" }, picture, make("figcaption", {},
     withClasses ? make("span", {}, ...classes) : null,
     sure === null ? null : make("span", { class: "sure" }, `confidence ${fraction(sure)}`),
-    make("span", { class: "path" }, path[position])));
+    make("span", { class: "path" }, ...breakable(path[position]))));
 }

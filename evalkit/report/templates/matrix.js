@@ -28,6 +28,7 @@ function confusionMatrix(host, onSelect) {
       "Arrow keys move, Enter shows the samples of a cell, plus and minus zoom, 0 shows all.",
   });
   const plot = make("div", { class: "plot" }, cells, marks);
+  let onPaper = false;
   const legend = make("div", { class: "legend" });
   let geometry = null;
 
@@ -117,7 +118,10 @@ function confusionMatrix(host, onSelect) {
     else drawCells(context, visible, palette);
     drawLabels(context);
     drawLegend(palette, most);
-    drawMarks();
+    // On paper the marks' own canvas is left out: a browser that prints replays what is drawn in
+    // "beforeprint", and its clearRect would wipe the cells off.
+    if (onPaper) markOn(context);
+    else drawMarks();
   }
 
   function drawPixels(context, visible, palette) {
@@ -225,10 +229,15 @@ function confusionMatrix(host, onSelect) {
   }
 
   function drawMarks() {
-    const { margin, side, cell, ratio, width } = geometry;
+    const { ratio, width } = geometry;
     const context = marks.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, width);
+    markOn(context);
+  }
+
+  function markOn(context) {
+    const { margin, side, cell } = geometry;
     context.save();
     context.beginPath();
     context.rect(margin - 1, margin - 1, side + 2, side + 2);
@@ -398,7 +407,10 @@ function confusionMatrix(host, onSelect) {
     size > 20 ? find : null);
   if (size > 20) controls.append(make("datalist", { id: "class-names" }, ...names.slice(0, 5000).map((name) => make("option", { value: name }))));
   host.append(controls, plot, legend);
-  new ResizeObserver(() => { if (!geometry || plot.clientWidth !== geometry.width) draw(); }).observe(plot);
+  // Paper gets a picture of the screen, made to fit: what is drawn while it is laid out stays blank.
+  new ResizeObserver(() => { if (!onPaper && (!geometry || plot.clientWidth !== geometry.width)) draw(); }).observe(plot);
+  addEventListener("beforeprint", () => { onPaper = true; });
+  addEventListener("afterprint", () => { onPaper = false; });
   draw();
   return { draw, select };
 }
