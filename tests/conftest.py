@@ -4,6 +4,8 @@ from collections.abc import Callable
 import pytest
 from nvml_simulator import simulator
 
+collect_ignore = ["fake_gpus.py"]  # a program: it changes torch as a whole
+
 
 @pytest.fixture(scope="session")
 def nvml(tmp_path_factory) -> Callable[..., dict[str, str]]:
