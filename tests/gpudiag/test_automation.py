@@ -8,18 +8,28 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 
 from gpudiag.cli import cli
 from gpudiag.config import read_config
 
-PAGE = (Path(__file__).parents[2] / "docs" / "automation.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "automation.md").read_text()
+README = (ROOT / "README.md").read_text()
+CONTEXT = click.Context(cli)
+IN_README = "# In schedulers, clusters and CI"
 
 
-def snippet(heading, language="sh"):
-    """The first block of a language under a heading."""
-    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)[1]
+def snippet(heading, language="sh", *, number=0, page=PAGE):
+    """A block of a language under a heading."""
+    section = page.partition(f"\n## {heading}\n")[2] or page.partition(f"\n##{heading}\n")[2]
+    return re.findall(rf"```{language}\n(.*?)```", section.partition("\n##")[0], re.DOTALL)[number]
+
+
+def command_of(name):
+    return cli.get_command(CONTEXT, name)
 
 
 @pytest.fixture
@@ -77,6 +87,71 @@ def test_the_prolog_drains_nothing_where_gpudiag_is_missing_or_cannot_write(shel
     assert shell(snippet("Slurm prolog"), without=["gpudiag"]).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("scenario", "code"), [("healthy_8", 0), ("lost_gpu", 1), ("driver_library_mismatch", 1)]
+)
+def test_the_readmes_prolog_drains_a_node_with_a_fault_alone(shell, nvml, scenario, code):
+    prolog = snippet(IN_README, page=README)
+
+    done = shell(prolog, nvml(scenario))
+
+    assert prolog.startswith("#!/bin/sh\n")
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", code)
+
+
+@pytest.mark.parametrize("ends", ["exit 2", "exit 3", "kill -SEGV $$"])
+def test_the_readmes_prolog_drains_nothing_where_gpudiag_fails(shell, tmp_path, ends):
+    (tmp_path / "bin" / "gpudiag").write_text(f"#!/bin/sh\n{ends}\n")
+
+    assert shell(snippet(IN_README, page=README)).returncode == 0
+    assert shell(snippet(IN_README, page=README), without=["gpudiag"]).returncode == 0
+
+
+def test_the_readmes_init_container_is_one():
+    (container,) = yaml.safe_load(snippet(IN_README, "yaml", page=README))["initContainers"]
+
+    program, command, *options = container["command"]
+    assert program == "gpudiag"
+    assert command_of(command).make_context(command, options)
+    assert container.keys() == {"name", "image", "command", "resources"}
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": 8}}
+
+
+@pytest.mark.parametrize(("scenario", "code"), [("healthy_8", 0), ("lost_gpu", 1)])
+def test_the_readmes_step_of_a_ci_leaves_its_report(shell, nvml, tmp_path, scenario, code):
+    (step,) = yaml.safe_load(snippet(IN_README, "yaml", number=1, page=README))
+    ignored = "GD221,GD601,GD602,GD605,GD611"  # of the machine that runs the tests
+
+    done = shell(
+        step["run"].replace("diagnose", f"diagnose --no-torch --ignore {ignored}"), nvml(scenario)
+    )
+
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", code)
+    text = (tmp_path / "summary.md").read_text()
+    assert text.startswith("**gpudiag: ")
+    assert ("GD401" in text) is bool(code)
+
+
+BLOCKS = [
+    pytest.param(language, text, id=f"{name}-{number}")
+    for name, page in (("automation.md", PAGE), ("README.md", README))
+    for number, (language, text) in enumerate(
+        re.findall(r"```(sh|yaml|toml)\n(.*?)```", page, re.DOTALL)
+    )
+]
+
+
+@pytest.mark.parametrize(("language", "text"), BLOCKS)
+def test_every_block_is_of_its_language(language, text):
+    if language == "sh":
+        done = subprocess.run(
+            ["bash", "-n"], input=text, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert yaml.safe_load(text) if language == "yaml" else tomllib.loads(text)
+
+
 def test_the_collectors_file_is_whole_and_readable_by_others(shell, nvml, tmp_path):
     done = shell(snippet("Prometheus"), nvml("lost_gpu"))
 
@@ -130,7 +205,8 @@ def test_the_init_container_calls_gpudiag_as_it_can_be_called():
     words = [word.strip('" ') for word in command.split(",")]
 
     assert words[0] == "gpudiag"
-    assert cli.commands[words[1]].make_context(words[1], words[2:]).params["fail_on"] == "error"
+    asked = command_of(words[1]).make_context(words[1], words[2:])
+    assert asked.params["fail_on"] == "error"
 
 
 def test_the_configuration_can_be_read():
@@ -140,9 +216,8 @@ def test_the_configuration_can_be_read():
 
 
 def test_every_option_of_the_page_exists():
-    known = {
-        option for command in cli.commands.values() for p in command.params for option in p.opts
-    }
+    names = cli.list_commands(CONTEXT)
+    known = {option for name in names for p in command_of(name).params for option in p.opts}
     named = set(re.findall(r"`(--[a-z-]+)", PAGE)) - {"--ntasks-per-node"}
 
     assert named <= known
