@@ -14,6 +14,7 @@ from evalkit.commands.compare import compare
 from evalkit.commands.demo import demo
 from evalkit.commands.evaluate import evaluate
 from evalkit.commands.report import report
+from evalkit.commands.train import train
 from evalkit.errors import InputError
 from gpudiag.command_line import EXIT_BAD_INPUT, run
 
@@ -31,7 +32,7 @@ def cli(context: click.Context) -> None:
         context.exit(EXIT_BAD_INPUT)
 
 
-for command in (evaluate, report, compare, inspect, convert, demo):
+for command in (evaluate, report, compare, inspect, convert, train, demo):
     cli.add_command(command)
 
 

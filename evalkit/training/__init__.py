@@ -18,23 +18,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evalkit.training.averaging import averaged_model
+    from evalkit.training.checkpoints import Checkpoints
     from evalkit.training.early_stopping import EarlyStopping
-    from evalkit.training.fit import EpochRecord, fit
+    from evalkit.training.fit import fit
     from evalkit.training.freezing import freeze_backbone, unfreeze
     from evalkit.training.groups import parameter_groups
     from evalkit.training.heads import Head, find_head, replace_head
     from evalkit.training.initialization import initialize
+    from evalkit.training.job import Job, prepare
     from evalkit.training.losses import classification_loss, smoothing_for
     from evalkit.training.mixing import mixing
+    from evalkit.training.recipe import Recipe
+    from evalkit.training.records import EpochRecord
     from evalkit.training.schedules import schedule
     from evalkit.training.seed import seed_everything
     from evalkit.training.start import Start, start
     from evalkit.training.steps import apply_gradients, grad_scaler
 
 __all__ = [
+    "Checkpoints",
     "EarlyStopping",
     "EpochRecord",
     "Head",
+    "Job",
+    "Recipe",
     "Start",
     "apply_gradients",
     "averaged_model",
@@ -46,6 +53,7 @@ __all__ = [
     "initialize",
     "mixing",
     "parameter_groups",
+    "prepare",
     "replace_head",
     "schedule",
     "seed_everything",
@@ -55,9 +63,12 @@ __all__ = [
 ]
 
 _HOME = {
+    "Checkpoints": "checkpoints",
     "EarlyStopping": "early_stopping",
-    "EpochRecord": "fit",
+    "EpochRecord": "records",
     "Head": "heads",
+    "Job": "job",
+    "Recipe": "recipe",
     "Start": "start",
     "apply_gradients": "steps",
     "averaged_model": "averaging",
@@ -69,6 +80,7 @@ _HOME = {
     "initialize": "initialization",
     "mixing": "mixing",
     "parameter_groups": "groups",
+    "prepare": "job",
     "replace_head": "heads",
     "schedule": "schedules",
     "seed_everything": "seed",

@@ -4,67 +4,130 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
-from torch import nn
-from torch.nn import functional
+from tqdm import tqdm
 
+from evalkit.distributed import gathered, is_running, rank
 from evalkit.errors import InputError
-from evalkit.hardware import choose_device
-from evalkit.inference import predict
+from evalkit.hardware import HALF, choose_device
+from evalkit.outputs import scores_of
+from evalkit.training.faults import (
+    LossWatch,
+    memory_explained,
+    peak_memory_bytes,
+    refuse_strange_labels,
+    run_model,
+    start_peak,
+    workers_explained,
+)
+from evalkit.training.loader import TrainingBatches, steps_of
+from evalkit.training.losses import classification_loss
+from evalkit.training.parallel import exact_flags, in_parallel, synchronised
+from evalkit.training.records import EpochRecord, is_better
+from evalkit.training.state import Position, State
+from evalkit.training.steps import apply_gradients, grad_scaler
+from evalkit.training.stopping import StoppedError, StopRequest
+from evalkit.training.validate import ValidationScores, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
+    from torch.optim.swa_utils import AveragedModel
 
     from evalkit.inference import Inputs
+    from evalkit.training.checkpoints import Checkpoints
+    from evalkit.training.early_stopping import EarlyStopping
+    from evalkit.training.loader import Part, Step
+    from evalkit.training.mixing import Mixing
+
+STEPS_BETWEEN_QUESTIONS = 10  # ranks ask each other whether to stop; that costs a message
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """What one pass over the training samples came to."""
+class _How:
+    """What stays the same from the first step to the last."""
 
-    epoch: int  # from 1
-    learning_rate: float  # of the first parameter group, at the end of the epoch
-    train_loss: float  # mean over samples, while the weights were changing
-    validation_loss: float  # mean over samples
-    validation_accuracy: float  # fraction in [0, 1]
-    samples_per_second: float  # of training alone
-    seconds: float  # training and validation
+    model: nn.Module  # as it is called: DDP under torchrun
+    train: TrainingBatches | Iterable[Inputs]
+    validation: Iterable[Inputs]
+    device: torch.device
+    precision: str
+    loss: nn.Module
+    mix: Mixing | None
+    max_norm: float | None
+    accumulate: int
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None
+    classes: Sequence[str] | None
+    checkpoints: Checkpoints | None
+    stop: StopRequest
+    progress: bool
 
 
 def fit(
     model: nn.Module,
-    train: Iterable[Inputs],
+    train: TrainingBatches | Iterable[Inputs],
     *,
     validation: Iterable[Inputs],
     optimizer: Optimizer,
     epochs: int,
     schedule: LRScheduler | None = None,
     device: str = "cpu",
+    precision: str = "fp32",
+    loss: nn.Module | None = None,
+    mix: Mixing | None = None,
+    max_norm: float | None = None,
+    accumulate: int = 1,
+    average: AveragedModel | None = None,
+    early_stopping: EarlyStopping | None = None,
+    best_by: str = "validation_accuracy",
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    classes: Sequence[str] | None = None,
+    checkpoints: Checkpoints | None = None,
+    stop: StopRequest | None = None,
+    progress: bool = False,
 ) -> Iterator[EpochRecord]:
     """Train *model*, in place, and yield a record after every epoch.
 
-    The loop runs as far as its records are asked for: stop asking, and it has stopped.
+    The loop runs as far as its records are asked for: stop asking, and it has stopped. With
+    *checkpoints* it goes on where the last one was written, and yields what comes after that.
 
     Args:
-        model: Returns logits of shape (B, C). Must be on *device* when *optimizer* is made.
+        model: Returns logits of shape (B, C).
         train: Batches of inputs, shape (B, …), and labels, int64, shape (B,); gone through once
-            per epoch. A DataLoader that shuffles gives another order every time.
-        validation: Batches of the same kind.
+            per epoch. A DataLoader that shuffles gives another order every time; only
+            `TrainingBatches` give the same order again when training goes on within an epoch.
+        validation: Batches of the same kind; under torchrun this rank's share of them.
         optimizer: Over the parameters of *model*.
         epochs: How many.
-        schedule: Changes the learning rate after every batch.
+        schedule: Changes the learning rate after every step.
         device: See `evalkit.hardware.choose_device`.
+        precision: "fp32", "tf32" (CUDA), or by automatic casting "bf16" or "fp16", the latter with
+            a scaled loss.
+        loss: From logits and labels to their mean. None takes the cross entropy.
+        mix: See `mixing`; inputs and labels of every batch go through it.
+        max_norm: Limit for the norm of all gradients, see `apply_gradients`.
+        accumulate: How many batches make up one step; `TrainingBatches` know it themselves.
+        average: Moving average of *model*, see `averaged_model`; updated after every step, and
+            what is validated.
+        early_stopping: Ends training when the score of *best_by* does not get better any more.
+        best_by: Field of `EpochRecord` by which an epoch is the best; the first of equals.
+        prepare: Applied to inputs on the device, such as ``TransformSpec.normalize``.
+        classes: Names of the outputs; the model must give as many scores.
+        checkpoints: Where to keep the state of training.
+        stop: Asks to end after the step that is being done.
+        progress: Whether a terminal sees a bar for every epoch.
 
     Raises:
-        InputError: The loss is not finite any more, or there are no training samples.
+        InputError: There are no samples, a label is none of the model's outputs, the loss is not
+            finite, an image cannot be read, or memory or a worker does not suffice.
 
     Example:
-        >>> model = nn.Linear(4, 2)
+        >>> model = torch.nn.Linear(4, 2)
         >>> batch = torch.ones(8, 4), torch.zeros(8, dtype=torch.int64)
         >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> records = list(fit(model, [batch], validation=[batch], optimizer=sgd, epochs=20))
@@ -72,33 +135,186 @@ def fit(
         (20, 1.0)
     """
     where = choose_device(device)
-    for epoch in range(1, epochs + 1):
-        started = time.perf_counter()
-        model.train()
-        total_loss, samples = torch.zeros((), device=where), 0
-        for inputs, labels in train:
-            optimizer.zero_grad(set_to_none=True)
-            loss = functional.cross_entropy(model(inputs.to(where)), labels.to(where))
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if schedule is not None:
-                schedule.step()
-            total_loss += loss.detach() * len(inputs)
-            samples += len(inputs)
-        train_loss = total_loss.item() / samples if samples else float("nan")
-        if not torch.isfinite(torch.tensor(train_loss)):
-            raise InputError(
-                f"training must have samples and a finite loss, got {train_loss} over {samples} "
-                f"samples in epoch {epoch}: lower the learning rate, or look at the data"
-            )
-        trained = time.perf_counter()
-        scored = predict(model, validation, device=device)
-        yield EpochRecord(
-            epoch=epoch,
-            learning_rate=float(optimizer.param_groups[0]["lr"]),
-            train_loss=train_loss,
-            validation_loss=float(scored.loss.mean()),
-            validation_accuracy=float((scored.predictions == scored.labels).mean()),
-            samples_per_second=samples / (trained - started),
-            seconds=time.perf_counter() - started,
+    model.to(where)
+    state = State(
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        scaler=grad_scaler(precision, where),
+        average=average,
+        early_stopping=early_stopping,
+    )
+    how = _How(
+        model=in_parallel(model, where),
+        train=train,
+        validation=validation,
+        device=where,
+        precision=precision,
+        loss=classification_loss() if loss is None else loss,
+        mix=mix,
+        max_norm=max_norm,
+        accumulate=accumulate,
+        prepare=prepare,
+        classes=classes,
+        checkpoints=checkpoints,
+        stop=StopRequest() if stop is None else stop,
+        progress=progress and rank() == 0,
+    )
+    if checkpoints is not None and (kept := checkpoints.last()) is not None:
+        state.restore(kept)
+    position = state.position
+    while position.epoch <= epochs and not position.is_over:
+        try:
+            _train(how, state)
+            trained = time.perf_counter()
+            scores = _validate(how, state)
+        except StoppedError:
+            if checkpoints is not None:
+                checkpoints.save(state)
+            return
+        record = _record(how, state, scores, time.perf_counter() - trained)
+        best = all(
+            is_better(getattr(record, best_by), getattr(former, best_by), metric=best_by)
+            for former in position.records
         )
+        score = getattr(record, best_by)
+        position.next_epoch(record)
+        if early_stopping is not None:
+            position.is_over = early_stopping.is_over(-score if "loss" in best_by else score)
+        if checkpoints is not None:
+            checkpoints.save(state, best=best, epoch=record.epoch)
+        yield record
+
+
+def _train(how: _How, state: State) -> None:
+    """Do the steps of this epoch that are not done yet.
+
+    Raises:
+        StoppedError: Somebody asked to stop; the step that was being done is finished.
+    """
+    position = state.position
+    names = how.train.names if isinstance(how.train, TrainingBatches) else None
+    watch = LossWatch(how.device, names)
+    total = _sum_on(how.device, position.loss_sum)
+    spent, began = position.seconds, time.perf_counter()
+    how.model.train()
+    start_peak(how.device)
+    with exact_flags(how.device, how.precision), workers_explained(), _bar(how, position) as bar:
+        for step in steps_of(
+            how.train, position.epoch, first_step=position.step, parts=how.accumulate
+        ):
+            total += _step(how, state, step, watch)
+            position.step += 1
+            position.samples += step.samples
+            position.seconds = spent + time.perf_counter() - began
+            bar.update()
+            stopping = _agreed(how.stop, position.step)
+            if stopping or (how.checkpoints is not None and how.checkpoints.is_due(position.step)):
+                watch.check()
+                position.loss_sum = total.item()
+                if stopping:
+                    raise StoppedError
+                if how.checkpoints is not None:
+                    how.checkpoints.save(state)
+    watch.check()
+    position.loss_sum = total.item()
+    position.seconds = spent + time.perf_counter() - began
+    if not position.samples:
+        raise InputError(f"training must have samples, got none in epoch {position.epoch}")
+
+
+def _step(how: _How, state: State, step: Step, watch: LossWatch) -> torch.Tensor:
+    """Update the weights once; return the sum of the losses of this rank's samples."""
+    total = _sum_on(how.device)
+    for number, part in enumerate(step.parts, 1):
+        size = len(part.labels)
+        with memory_explained(state, size), synchronised(how.model, number == step.count):
+            loss = _loss(how, part)
+            shared = state.scaler.scale(loss * (size / step.samples_per_rank))
+            shared.backward()  # type: ignore[no-untyped-call]
+        place = f"epoch {state.position.epoch}, step {state.position.step + 1}"
+        watch.add(loss.detach(), part.positions, place)
+        total += loss.detach() * size
+    scale = state.scaler.get_scale()
+    with memory_explained(state, step.samples):
+        apply_gradients(state.optimizer, scaler=state.scaler, max_norm=how.max_norm)
+    if state.scaler.get_scale() < scale:
+        return total  # fp16: a gradient was infinite, and the step was left out
+    if state.schedule is not None:
+        state.schedule.step()
+    if state.average is not None:
+        state.average.update_parameters(state.model)
+    return total
+
+
+def _loss(how: _How, part: Part) -> torch.Tensor:
+    """The mean loss of a batch."""
+    inputs = part.inputs.to(how.device, non_blocking=True)
+    labels = part.labels.to(how.device, non_blocking=True)
+    if how.prepare is not None:
+        inputs = how.prepare(inputs)
+    if how.mix is not None:
+        inputs, labels = how.mix(inputs, labels)
+    with torch.autocast(
+        how.device.type, dtype=HALF.get(how.precision), enabled=how.precision in HALF
+    ):
+        scores = scores_of(run_model(how.model, inputs), rows=len(inputs), classes=how.classes)
+        refuse_strange_labels(part.labels, outputs=scores.shape[1])
+        loss: torch.Tensor = how.loss(scores, labels)
+    return loss
+
+
+def _validate(how: _How, state: State) -> ValidationScores:
+    model = state.model if state.average is None else state.average.module
+    alone = not is_running()  # ranks cannot leave one by one
+    return validate(
+        model,
+        how.stop.until_made(how.validation) if alone else how.validation,
+        classes=how.classes,
+        device=str(how.device),
+        precision=how.precision,
+        prepare=how.prepare,
+    )
+
+
+def _record(how: _How, state: State, scores: ValidationScores, validating_s: float) -> EpochRecord:
+    position, groups = state.position, state.optimizer.param_groups
+    peaks = gathered(peak_memory_bytes(how.device))
+    return EpochRecord(
+        epoch=position.epoch,
+        learning_rate=float(groups[0]["lr"]),
+        train_loss=sum(gathered(position.loss_sum)) / position.samples,
+        validation_loss=scores.loss,
+        validation_accuracy=scores.accuracy,
+        validation_macro_f1=scores.macro_f1,
+        samples_per_second=position.samples / position.seconds,
+        peak_memory_bytes=max(peaks),
+        seconds=position.seconds + validating_s,
+        learning_rates=tuple(float(group["lr"]) for group in groups),
+    )
+
+
+def _agreed(stop: StopRequest, step: int) -> bool:
+    """Whether all ranks stop here: each of them may have been asked at another moment."""
+    if is_running() and step % STEPS_BETWEEN_QUESTIONS == 0:
+        stop.signal = max(gathered(stop.signal))
+        return stop.is_made
+    return stop.is_made and not is_running()
+
+
+def _bar(how: _How, position: Position) -> tqdm[NoReturn]:
+    steps = how.train.order.steps if isinstance(how.train, TrainingBatches) else None
+    return tqdm(
+        total=steps,
+        initial=position.step,
+        desc=f"epoch {position.epoch}",
+        unit="step",
+        leave=False,
+        disable=None if how.progress else True,  # None: where there is no terminal
+    )
+
+
+def _sum_on(device: torch.device, start: float = 0.0) -> torch.Tensor:
+    """A number to add losses to, as exact as the device can."""
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return torch.tensor(start, dtype=dtype, device=device)

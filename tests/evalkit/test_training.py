@@ -152,7 +152,7 @@ def test_training_mode_is_back_after_validation():
 def test_a_loss_that_is_no_number_ends_the_training():
     _model, records = trained(epochs=3, rate=1e30)
 
-    with pytest.raises(InputError, match=r"^training must have samples and a finite loss, got nan"):
+    with pytest.raises(InputError, match=r"^loss must be a finite number, got (nan|inf) in epoch"):
         list(records)
 
 
@@ -163,7 +163,4 @@ def test_no_training_samples():
     with pytest.raises(InputError) as error:
         list(fit(model, [], validation=[], optimizer=sgd, epochs=1))
 
-    assert str(error.value) == (
-        "training must have samples and a finite loss, got nan over 0 samples in epoch 1: lower "
-        "the learning rate, or look at the data"
-    )
+    assert str(error.value) == "training must have samples, got none in epoch 1"

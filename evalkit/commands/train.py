@@ -1,0 +1,304 @@
+"""``evalkit train``: data and a model -> checkpoints, a log, and a report on the best."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from evalkit.commands import options
+
+if TYPE_CHECKING:
+    from evalkit.training.job import Job
+    from evalkit.training.records import EpochRecord
+
+# Without loading torch for --help; a test compares them with `Recipe` and `SCHEDULES`.
+SCHEDULES = ("constant", "cosine", "linear", "step")
+_RECIPE = (
+    click.option("--epochs", default=10, show_default=True, type=int, help="At most."),
+    click.option(
+        "--batch-size",
+        default=64,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Images per step, over all processes and parts.",
+    ),
+    click.option(
+        "--optimizer",
+        default="adamw",
+        show_default=True,
+        type=click.Choice(["adamw", "sgd"]),
+        help="AdamW, or stochastic gradient descent with Nesterov's momentum.",
+    ),
+    click.option(
+        "--learning-rate", default=1e-3, show_default=True, type=float, help="The highest one."
+    ),
+    click.option(
+        "--backbone-rate",
+        type=float,
+        help="Of all layers but the last. [default: the same]",
+    ),
+    click.option(
+        "--weight-decay",
+        default=0.01,
+        show_default=True,
+        type=click.FloatRange(0),
+        help="Of weights; norms and biases have none.",
+    ),
+    click.option("--momentum", default=0.9, show_default=True, type=float, help="Of sgd."),
+    click.option(
+        "--schedule",
+        default="cosine",
+        show_default=True,
+        type=click.Choice(SCHEDULES),
+        help="How the rate goes down.",
+    ),
+    click.option(
+        "--warm-up",
+        default=0.0,
+        show_default=True,
+        type=float,
+        metavar="EPOCHS",
+        help="How long it rises first; may be a fraction.",
+    ),
+    click.option(
+        "--label-smoothing",
+        default=0.0,
+        show_default=True,
+        type=float,
+        help="Share of every target that is spread over all classes.",
+    ),
+    click.option(
+        "--mixup",
+        default=0.0,
+        show_default=True,
+        type=float,
+        metavar="ALPHA",
+        help="Blend the images of a batch; 0.2 is usual, 0 is off.",
+    ),
+    click.option(
+        "--cutmix",
+        default=0.0,
+        show_default=True,
+        type=float,
+        metavar="ALPHA",
+        help="Paste parts of images into others; 1 is usual, 0 is off.",
+    ),
+    click.option(
+        "--clip-norm", type=float, help="Limit for the norm of all gradients. [default: none]"
+    ),
+    click.option(
+        "--ema",
+        type=float,
+        metavar="DECAY",
+        help="Also keep, and score by, a moving average of the weights. [default: none]",
+    ),
+    click.option(
+        "--accumulate",
+        default=1,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Parts that every step is computed in, to save memory.",
+    ),
+    click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+        help="How exactly to compute.",
+    ),
+    click.option(
+        "--patience",
+        type=click.IntRange(1),
+        metavar="EPOCHS",
+        help="End after so many without a better score. [default: never]",
+    ),
+    click.option(
+        "--best-by",
+        default="accuracy",
+        show_default=True,
+        type=click.Choice(["accuracy", "macro_f1", "loss"]),
+        help="Validation score by which an epoch is the best.",
+    ),
+    click.option("--freeze-backbone", is_flag=True, help="Train the last layer alone."),
+    click.option(
+        "--image-size",
+        type=click.IntRange(1),
+        help="Side in pixels of what the model sees. [default: the model's own, or 224]",
+    ),
+    click.option(
+        "--random-area",
+        default=0.08,
+        show_default=True,
+        type=click.FloatRange(0, 1),
+        help="Smallest share of an image that random crops cover; 0 crops nothing.",
+    ),
+    click.option(
+        "--flip",
+        default=0.5,
+        show_default=True,
+        type=click.FloatRange(0, 1),
+        help="Probability of swapping left and right.",
+    ),
+    click.option("--channels-last", is_flag=True, help="Lay images out as tensor cores like them."),
+    click.option("--compile", is_flag=True, help="Use torch.compile."),
+    click.option(
+        "--sync-batch-norm", is_flag=True, help="Take batch norm's statistics over all GPUs."
+    ),
+    click.option("--seed", default=0, show_default=True, type=int, help="Of everything random."),
+    click.option(
+        "--deterministic",
+        is_flag=True,
+        help="Refuse operations whose results vary from run to run; slower.",
+    ),
+)
+
+
+def _recipe(command: Any) -> Any:
+    for option in reversed(_RECIPE):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option(
+    "--data",
+    required=True,
+    help="Folder with train and val, or manifest with a column split; with --val-fraction whatever "
+    "evaluate takes.",
+)
+@click.option(
+    "--model",
+    help="torchvision:NAME, timm:NAME, package.module:function or file.py:function. "
+    "[default: that of --init-from]",
+)
+@click.option(
+    "--out", required=True, type=options.PATH, help="Folder for checkpoints, log and report."
+)
+@click.option(
+    "--val-fraction",
+    type=float,
+    metavar="FRACTION",
+    help="Share of every class to validate with, where the data is not split.",
+)
+@click.option("--resume", is_flag=True, help="Go on where the training in --out was broken off.")
+@click.option("--pretrained", is_flag=True, help="Start from the library's weights for ImageNet.")
+@click.option(
+    "--init-from", type=options.PATH, help="Start from the weights of a checkpoint of any kind."
+)
+@click.option("--weights", help="Which weights of it, such as state_dict_ema. [default: best fit]")
+@click.option("--new-head", is_flag=True, help="Replace the last layer of --init-from.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps or xpu."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes that load images; 0 loads within this one. [default: one per core, at most 8]",
+)
+@click.option(
+    "--on-unreadable",
+    default="fail",
+    show_default=True,
+    type=click.Choice(["fail", "skip"]),
+    help="What to do about images that cannot be read; skip reads all of them once before.",
+)
+@click.option(
+    "--keep",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Checkpoints of the newest epochs to keep beside best.pth and last.pth.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Also write last.pth within epochs. [default: after each epoch]",
+)
+@click.option(
+    "--tensorboard", is_flag=True, help="Write the log for TensorBoard too, into --out/tensorboard."
+)
+@_recipe
+def train(
+    *,
+    data: str,
+    model: str | None,
+    out: Path,
+    tensorboard: bool,
+    **chosen: Any,
+) -> int:
+    """Train a classifier, keep the best checkpoint, and report on it.
+
+    Writes last.pth, best.pth, log.csv and the report of `evalkit evaluate` on best.pth into --out.
+    SIGTERM and Ctrl-C finish the step, save and exit with 143 and 130; --resume goes on exactly.
+
+    \b
+    Example:  evalkit train --data images --model torchvision:resnet18 --pretrained --out run
+              evalkit train --data images --model torchvision:resnet18 --pretrained --out run \\
+                --resume
+              torchrun --nproc-per-node 4 -m evalkit train --data images \\
+                --model timm:convnext_tiny --precision bf16 --batch-size 256 --out run
+    """
+    options.require_torch()
+    from dataclasses import fields
+
+    from evalkit.report.text import as_text
+    from evalkit.training.board import board
+    from evalkit.training.job import prepare
+    from evalkit.training.parallel import joined
+    from evalkit.training.recipe import Recipe
+    from evalkit.training.stopping import stop_on_signals
+
+    chosen["random_area"] = chosen["random_area"] or None
+    values = {field.name: chosen.pop(field.name) for field in fields(Recipe)}
+    with joined(chosen.pop("device")) as (place, device), stop_on_signals() as stop:
+        job = prepare(
+            data,
+            model,
+            out=out,
+            recipe=Recipe(**values),
+            device=device,
+            command=options.this_command(),
+            **chosen,
+        )
+        say = click.echo if place == 0 else _silent
+        for warning in job.warnings:
+            say(f"warning: {warning}", err=True)
+        with board(out / "tensorboard" if tensorboard and place == 0 else None, job.former) as add:
+            for record in job.epochs(stop=stop, progress=True):
+                say(_line(record, job))
+                add(record)
+    if stop.is_made:
+        say(_farewell(stop.signal, out), err=True)
+        return 128 + stop.signal
+    if place == 0:
+        evaluation = job.report()
+        evaluation.summary["command"] = options.this_command()
+        evaluation.save(out)
+        say(f"\n{as_text(evaluation)}\n\nwritten to {out}")
+    return 0
+
+
+def _line(record: EpochRecord, job: Job) -> str:
+    """One epoch on one line."""
+    return (
+        f"epoch {record.epoch}/{job.recipe.epochs}  loss {record.train_loss:.4f}  "
+        f"val loss {record.validation_loss:.4f}  accuracy {record.validation_accuracy:.4f}  "
+        f"macro F1 {record.validation_macro_f1:.4f}  lr {record.learning_rate:.2g}  "
+        f"{record.samples_per_second:,.0f} images/s  {record.peak_memory_bytes / 2**30:.2f} GiB  "
+        f"{record.seconds:.1f} s"
+    )
+
+
+def _farewell(number: int, out: Path) -> str:
+    command = options.this_command()
+    resume = command if "--resume" in command.split() else f"{command} --resume"
+    name = signal.Signals(number).name
+    return f"evalkit: stopped by {name}, saved in {out}; go on with: {resume}"
+
+
+def _silent(*_said: object, **_how: object) -> None:
+    """What all ranks but the first one say."""
