@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from evalkit.checks.finding import Check
+from evalkit.checks.alternatives import KINDS
+from evalkit.checks.batch_norm import BATCH_NORM, check_state
+from evalkit.checks.finding import Check, skipped
 from evalkit.checks.labels import find_order
 from evalkit.checks.numerics import check_precision, check_repeatability
 from evalkit.checks.preprocessing import check_preparation
@@ -15,12 +17,14 @@ from evalkit.errors import InputError
 from evalkit.sparse import of_pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evalkit.checks.sample import Integers, Ran
     from evalkit.transforms import TransformSpec
 
 SAMPLE = 256  # images: what is off by 6 points or more is seen among them
-# What the checks may cost unless a size is asked for: a tenth of the run. Short runs may pay for
-# 512 images, less than a minute of a resnet50 on four cores.
+# What the checks may cost unless a size is asked for, while nothing looks wrong: a tenth of the
+# run's images, and in short runs 512 images.
 SHARE_OF_RUN = 0.1
 LEAST_BUDGET = 512
 
@@ -62,18 +66,32 @@ def examine(ran: Ran, spec: TransformSpec, choices: Choices) -> list[Check]:
     """
     checks: list[Check] = []
     if choices.sample != 0:
-        budget = None if choices.sample else max(int(SHARE_OF_RUN * len(ran)), LEAST_BUDGET)
-        checks += check_preparation(
-            ran,
-            spec,
-            sample=choices.sample or SAMPLE,
-            budget=budget,
-            meaning=_other_order(ran),
-        )
-        checks += check_repeatability(ran, spec)
+        steady = check_repeatability(ran, spec)
+        prepared = _of_preparation(ran, spec, choices, steady)
+        *_, norm = prepared
+        if norm.verdict == "warning":
+            steady = [c.explained_by(norm) if c.verdict == "warning" else c for c in steady]
+        checks = [*prepared, *steady]
     if choices.verify:
         checks.append(check_precision(ran, spec, samples=choices.verify))
     return checks
+
+
+def _of_preparation(
+    ran: Ran, spec: TransformSpec, choices: Choices, steady: Sequence[Check]
+) -> list[Check]:
+    """Ask about the preparation where the same image gets the same answer again."""
+    if any(check.verdict == "warning" for check in steady):
+        state = check_state(ran.model)
+        reason = "the model gives an image other scores in another batch, or the second time"
+        return [
+            *(skipped(kind, reason) for kind in KINDS),
+            state if state is not None else skipped(BATCH_NORM, reason),
+        ]
+    budget = None if choices.sample else max(int(SHARE_OF_RUN * len(ran)), LEAST_BUDGET)
+    return check_preparation(
+        ran, spec, sample=choices.sample or SAMPLE, budget=budget, meaning=_other_order(ran)
+    )
 
 
 def _other_order(ran: Ran) -> Integers | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.checks.evidence import LEVEL, Paired
+from evalkit.checks.evidence import Paired
 from evalkit.checks.finding import Check, skipped
 from evalkit.checks.orders import Integers, likely_orders
 from evalkit.wording import counted, some
@@ -29,6 +29,9 @@ LEAST_SKILL_OF_MANY = 0.2  # ... down to this, reached at 100
 # Under the order as it is, the same classes must do at most half as well. A model that mistakes a
 # rare class for a common one, or any pair of classes for each other, does better than that.
 LEAST_RATIO = 2.0
+# Also without the given class that speaks for it most: a model that gives one class to nearly all
+# samples looks permuted by that class alone.
+LEVEL_OF_REST = 0.05
 SPLIT_SEED = 0
 
 Floats = npt.NDArray[np.float64]
@@ -42,6 +45,7 @@ class Reordered:
         words: How the other order may have come about, to follow "as if".
         meaning: Position of the class that every given class would mean, shape (C,).
         counts: Samples of moved classes that are right only so, or only as it is.
+        rest: The same without the given class that gains the most.
         recall: Mean recall of the moved classes as it is, and under the other order.
         accuracy: Of all samples, in the same way.
     """
@@ -49,6 +53,7 @@ class Reordered:
     words: str
     meaning: Integers
     counts: Paired
+    rest: Paired
     recall: tuple[float, float]
     accuracy: tuple[float, float]
 
@@ -163,12 +168,23 @@ def _judge(cells: SparseConfusion, meaning: Integers, words: str) -> Reordered:
         else math.nan
         for right in (before, after)
     )
-    lost, gained = int(counts[before].sum()), int(counts[after].sum())
+    lost_by_class, gained_by_class = (
+        np.bincount(given, counts * right, minlength=len(cells)).astype(np.int64)
+        for right in (before, after)
+    )
+    lost, gained = int(lost_by_class.sum()), int(gained_by_class.sum())
+    most = int(np.argmax(gained_by_class - lost_by_class))
+    number = int(counts[concerned].sum())
     right, samples = int(counts[true == given].sum()), int(counts.sum())
     return Reordered(
         words=words,
         meaning=meaning,
-        counts=Paired(gained=gained, lost=lost, samples=int(counts[concerned].sum())),
+        counts=Paired(gained=gained, lost=lost, samples=number),
+        rest=Paired(
+            gained=gained - int(gained_by_class[most]),
+            lost=lost - int(lost_by_class[most]),
+            samples=number,
+        ),
         recall=(recall[0], recall[1]),
         accuracy=(right / max(samples, 1), (right + gained - lost) / max(samples, 1)),
     )
@@ -180,7 +196,8 @@ def _is_clear(judged: Reordered, classes: int, *, alternatives: int, few: bool =
     skill = least_skill(2 if few else classes)
     chance = 1 / classes
     return (
-        judged.counts.is_better(alternatives=alternatives, level=LEVEL)
+        judged.counts.is_better(alternatives=alternatives)
+        and judged.rest.is_better(alternatives=1, level=LEVEL_OF_REST)
         and (after - chance) / (1 - chance) >= skill
         and after >= LEAST_RATIO * before
     )

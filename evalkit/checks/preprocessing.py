@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from evalkit.transforms import TransformSpec
 
 CHUNK = 32  # images at a time; batch norm needs about as many to estimate its statistics
+# A way that is so far ahead when the budget is spent sees the whole sample: a run that looks wrong
+# may cost more. Only then is it judged, once, and corrected for the number of ways.
+SUSPICIOUS = 0.05
 LEAST_GAIN = 0.01  # of accuracy: below a point nothing is called clearly better
 ADVICE = {
     CHANNEL_ORDER: "exchange the channels, or take the weights of a model for RGB",
@@ -92,10 +95,16 @@ class _Trial:
             self.images += len(pixels)
             self._right[way].append(np.stack([m[named] == labels for m in self._meanings]))
 
-    def keep_those_ahead(self) -> None:
-        """Forget the ways that were right less often than the run."""
+    def keep(self, level: float) -> None:
+        """Forget the ways that are not ahead of the run at *level*, on their own."""
+        before = self.before
         self.ways = [
-            way for way in self.ways if self.right(way).sum(axis=1).max() > self.before.sum()
+            way
+            for way in self.ways
+            if any(
+                after.sum() > before.sum() and paired(before, after).p_value <= level
+                for after in self.right(way)
+            )
         ]
 
     @property
@@ -124,15 +133,16 @@ def check_preparation(
     """Ask whether channel order, normalisation, preset and batch norm statistics are right.
 
     A sample of the run's images is prepared in every other usual way. All ways see the first 32
-    images; those that are ahead see the rest, as far as *budget* goes. The best one that is
-    clearly better is warned of; others that are better too are explained by it.
+    images, those that are ahead see more of them as far as *budget* goes, and those that are then
+    far ahead see the rest. The best one that is clearly better is warned of; others that are
+    better too are explained by it.
 
     Args:
         ran: The run.
         spec: How it prepared its images.
         sample: Images to ask about.
-        budget: How many images may go through the model in all; the first 32 of every way do in
-            any case. None does not limit them.
+        budget: How many images may go through the model before a way looks far better; the first
+            32 of every way do in any case. None does not limit them.
         meaning: Another order of the classes that fits the run clearly better, see
             `evalkit.checks.labels`; then all ways are tried under both orders, so that permuted
             labels are not mistaken for wrong pixels, nor these for those.
@@ -141,6 +151,9 @@ def check_preparation(
         One check each of "channel-order", "normalisation", "preset" and "batch-norm".
     """
     state = batch_norm.check_state(ran.model)
+    if state is not None and state.verdict == "warning":
+        reason = "batch norm has no statistics to go by"
+        return [*(skipped(kind, reason) for kind in KINDS), state]
     kinds = [*KINDS, *([BATCH_NORM] if state is None else [])]
     return [
         *_asked_of(ran, spec, kinds, sample=sample, budget=budget, meaning=meaning),
@@ -173,11 +186,16 @@ def _asked_of(
     trial.ask(first)
     for part in read(ran, chosen[size:CHUNK], spec.mode, size=size):
         trial.ask(part)
-    trial.keep_those_ahead()
+    trial.keep(1.0)
+    asked = len(chosen[:CHUNK])
+    if trial.ways and budget is not None:
+        more = max((budget - trial.images) // len(trial.ways), 0)
+        for part in read(ran, chosen[asked : asked + more], spec.mode, size=size):
+            trial.ask(part)
+        trial.keep(SUSPICIOUS)
+        asked += more
     if trial.ways:
-        affordable = len(chosen) if budget is None else (budget - trial.images) // len(trial.ways)
-        more = chosen[CHUNK:][: max(affordable, 0)]
-        for part in read(ran, more, spec.mode, size=size):
+        for part in read(ran, chosen[asked:], spec.mode, size=size):
             trial.ask(part)
     return _verdicts(trial, kinds, list(_clearly_better(trial)))
 
