@@ -1,4 +1,6 @@
-"""gpudiag beside gpustat, nvitop and a bare ``import torch``, on eight simulated GPUs.
+"""gpudiag beside gpustat, nvitop, torch's collect_env and a bare import, on simulated GPUs.
+
+env-doctor asks the network first, so that its time is the network's: it is not among them.
 
 Run alone: python benchmarks/diagnose.py
 """
@@ -35,6 +37,7 @@ def run() -> list[dict[str, Any]]:
         sixty_four = os.environ | simulator.environment(scenario, library)
         quick = [GPUDIAG, "diagnose", "--no-torch"]
         facts = [GPUDIAG, "snapshot", "--no-torch"]
+        collect_env = [sys.executable, "-m", "torch.utils.collect_env"]
         bare_torch = [sys.executable, "-c", "import torch"]
         rows = [
             _absolute("gpudiag --help", [GPUDIAG, "--help"], 0.15),
@@ -62,6 +65,14 @@ def run() -> list[dict[str, Any]]:
                     rounds=5,
                 )
                 for name in ("diagnose", "snapshot")
+            ),
+            _pair(
+                "diagnose / python -m torch.utils.collect_env",
+                [GPUDIAG, "diagnose"],
+                collect_env,
+                target=1.0,
+                environment=eight,
+                rounds=5,
             ),
             _growth(facts, eight, sixty_four),
             _memory(facts, eight),
