@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING
 
 from evalkit import models
 from evalkit.checkpoint.choose import choose_model
-from evalkit.checkpoint.fit import best_fit, head_size_of
+from evalkit.checkpoint.fit import best_fit
 from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import read
 from evalkit.errors import InputError
+from evalkit.run.plan import choose_transform
 from evalkit.training.heads import find_head, replace_head
 from evalkit.transforms import TransformSpec, preset_of
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
+    from evalkit.checkpoint.read import Contents
     from evalkit.checkpoint.report import LoadReport
 
 
@@ -48,7 +53,9 @@ def start(
     pretrained: bool = False,
     init_from: str | Path | None = None,
     weights: str | None = None,
+    classes: Sequence[str] | None = None,
     new_head: bool = False,
+    head: str | None = None,
     allow_partial: float | None = None,
 ) -> Start:
     """Build the model to train.
@@ -62,12 +69,15 @@ def start(
         init_from: Checkpoint to take the weights from instead, see `load_checkpoint`; all of
             them, head included.
         weights: Which set of weights in the checkpoint.
+        classes: Names of the outputs in their order; those of a checkpoint that names its own
+            must be the same, unless its head is replaced.
         new_head: Replace the last layer whatever its size, after the weights are loaded.
+        head: Name of the last layer, where `find_head` cannot find it.
         allow_partial: The share of the model that the checkpoint must fill.
 
     Raises:
         InputError: Two origins are given, weights cannot be had or do not fit, or the head of the
-            checkpoint has another size and *new_head* does not say to replace it.
+            checkpoint has another size or other classes and *new_head* does not say to replace it.
 
     Example:
         >>> begun = start("torchvision:squeezenet1_1", num_classes=3)
@@ -83,8 +93,10 @@ def start(
             Path(init_from),
             spec,
             num_classes=num_classes,
+            classes=classes,
             weights=weights,
             new_head=new_head,
+            head=head,
             allow_partial=allow_partial,
         )
     if spec is None:
@@ -96,9 +108,9 @@ def start(
         )
     model = _pretrained(spec)
     transform = preset_of(model, spec)
-    replaced = new_head or find_head(model).num_classes != num_classes
+    replaced = new_head or find_head(model, head=head).num_classes != num_classes
     if replaced:
-        replace_head(model, num_classes)
+        replace_head(model, num_classes, head=head)
     return Start(model=model, spec=spec, transform=transform, report=None, new_head=replaced)
 
 
@@ -133,33 +145,68 @@ def _from_checkpoint(
     spec: str | None,
     *,
     num_classes: int,
+    classes: Sequence[str] | None,
     weights: str | None,
     new_head: bool,
+    head: str | None,
     allow_partial: float | None,
 ) -> Start:
     contents = read(path)
     choice = choose_model(contents, spec, weights=weights)
     model = choice.model
-    fit, _others = best_fit(contents, model, weights)
-    in_file = head_size_of(fit)
-    if in_file is not None and find_head(model).num_classes != in_file:
-        replace_head(model, in_file)
+    _give_the_head_its_size(contents, model, weights, head)
     report = load_contents(
         contents, model, weights=weights, allow_partial=allow_partial, guess=choice.guess
     )
-    has = find_head(model).num_classes
-    if has != num_classes and not new_head:
-        raise InputError(
-            f"{path}: expected a head with {num_classes} outputs, as there are classes, got "
-            f"{has}: have it replaced (new_head)"
-        )
+    transform, chosen_by = choose_transform(None, report, model, choice.spec)
     if new_head:
-        replace_head(model, num_classes)
-    own = report.transform
+        replace_head(model, num_classes, head=head)
+    else:
+        _require_same_classes(report, num_classes, classes)
     return Start(
         model=model,
         spec=choice.spec,
-        transform=preset_of(model, choice.spec) if own is None else TransformSpec.from_dict(own),
+        transform=None if chosen_by == "default" else transform,
         report=report,
         new_head=new_head,
+    )
+
+
+def _give_the_head_its_size(
+    contents: Contents, model: nn.Module, weights: str | None, head: str | None
+) -> None:
+    """Give a model as many outputs as the checkpoint has, where these can be told."""
+    try:
+        found = find_head(model, head=head)
+    except InputError:
+        return  # loading says what does not fit; only a new head needs to know where the old one is
+    fit, _others = best_fit(contents, model, weights)
+    in_file = {**fit.match.pairs, **fit.match.mismatched}.get(f"{found.names[0]}.weight")
+    if in_file is None:
+        return
+    outputs = fit.candidate.tensors[in_file].shape[0]
+    if outputs != found.num_classes:
+        replace_head(model, outputs, head=head)
+
+
+def _require_same_classes(
+    report: LoadReport, num_classes: int, classes: Sequence[str] | None
+) -> None:
+    """Raise unless the head of a checkpoint means the classes that are to be learned."""
+    if report.head_size not in {None, num_classes}:
+        raise InputError(
+            f"{report.path}: expected a head with {counted(num_classes, 'output')}, as there are "
+            f"classes, got {report.head_size}: have it replaced (new_head)"
+        )
+    if classes is None or report.classes is None or tuple(classes) == report.classes:
+        return
+    differing = [
+        f"{ours} for {theirs}"
+        for ours, theirs in zip(classes, report.classes, strict=False)
+        if ours != theirs
+    ]
+    raise InputError(
+        f"{report.path}: expected a head for the classes of the data in their order, got "
+        f"{some(differing)}: give the classes in the checkpoint's order, or have the head "
+        "replaced (new_head)"
     )
