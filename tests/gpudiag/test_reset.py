@@ -1,7 +1,8 @@
 """Reset, against a stand-in for nvidia-smi with the real one's texts and exit codes.
 
 The texts: https://github.com/NVIDIA/NVSentinel/issues/1690 and
-https://github.com/NVIDIA/k8s-test-infra/issues/759. Nothing here runs the real program.
+https://github.com/NVIDIA/k8s-test-infra/issues/759; the exit codes: "Return Value" in
+https://docs.nvidia.com/deploy/nvidia-smi/index.html. Nothing here runs the real program.
 """
 
 import os
@@ -23,7 +24,10 @@ cd "$(dirname "$0")"
 echo "$@" >> asked
 case "$*" in
   --help) cat help ;;
-  *"-pm 0") rm -f persistent
+  *"-pm 0") test -e forbidden && {
+      echo "Unable to set persistence mode for GPU 00000000:1B:00.0: Insufficient Permissions"
+      echo "Terminating early due to previous errors."; exit 4; }
+    rm -f persistent
     echo "Disabled persistence mode for GPU 00000000:1B:00.0."; echo "All done." ;;
   *"-pm 1") test -e stuck && { echo "Unable to set persistence mode" ; exit 3; }
     touch persistent
@@ -118,6 +122,17 @@ def test_a_refusal_leaves_nothing_changed(host, smi):
     assert (smi / "persistent").exists()
 
 
+def test_the_meaning_of_an_exit_code_is_told_and_no_reset_is_tried(host, smi):
+    (smi / "forbidden").touch()
+
+    outcome = perform(host, prepare(host, machine(), ["0"]))
+
+    assert not outcome.done
+    assert "nvidia-smi -i GPU-00000000 -pm 0: exit code 4, this user may not do it" in outcome.said
+    assert "--gpu-reset" not in (smi / "asked").read_text()
+    assert (smi / "persistent").exists()
+
+
 def test_a_mode_that_was_off_is_left_off(host, smi):
     (smi / "persistent").unlink()
 
@@ -173,7 +188,7 @@ def test_a_mode_that_cannot_be_restored_is_told(host, smi):
         ),
         (
             {"mig_uuids": ("MIG-1", "MIG-2")},
-            "GPU 0 has 2 MIG instance(s), which a reset does not survive: destroy them: "
+            "GPU 0 has 2 MIG instance(s), which a reset does not keep: destroy them: "
             "sudo nvidia-smi mig -dci -i 0 && sudo nvidia-smi mig -dgi -i 0",
         ),
     ],
@@ -204,42 +219,70 @@ def test_without_nvidia_smi_it_is_refused(tmp_path):
     ]
 
 
-LINKED = (
-    h100(0, nvlink_active=(0, 1)),
-    h100(1, nvlink_active=(0, 1)),
-    h100(2, nvlink_active=(0, 1)),
-)
 PAIRS = (
     GpuPair(first=0, second=1, p2p_nvlink="ok"),
     GpuPair(first=0, second=2, p2p_nvlink="gpu_not_supported"),
     GpuPair(first=1, second=2, p2p_nvlink="gpu_not_supported"),
 )
+TOGETHER = "GPU(s) 1 are linked by NVLink and "
 
 
-def test_linked_gpus_must_go_together(host):
-    seen = machine(*LINKED, nvml={"pairs": PAIRS})
+def linked(architecture, *, switches=0, fabric_manager=False):
+    """Three GPUs of which the first two are linked."""
+    gpus = [h100(i, nvlink_active=(0, 1), architecture=architecture) for i in range(3)]
+    services = (Service(name="nvidia-fabricmanager", running=fabric_manager),)
+    driver = {"services": services, "nvswitch_count": switches}
+    return machine(*gpus, nvml={"pairs": PAIRS}, driver=driver)
+
+
+@pytest.mark.parametrize("switches", [0, 6])
+@pytest.mark.parametrize("architecture", ["pascal", "volta", "turing"])
+def test_before_ampere_linked_gpus_must_go_together(host, architecture, switches):
+    seen = linked(architecture, switches=switches, fabric_manager=bool(switches))
 
     assert refusals(host, seen, ["0"]) == [
-        "GPU(s) 1 are linked by NVLink and must be reset together with it: gpudiag reset -i 0 -i 1"
+        f"{TOGETHER}must be reset together with it: gpudiag reset -i 0 -i 1"
     ]
     together = prepare(host, seen, ["0", "1"])
     assert together.refusals == ()
     assert together.reset == ("nvidia-smi", "--gpu-reset", "-i", "GPU-00000000,GPU-00000001")
 
 
-def test_behind_a_switch_an_ampere_or_later_goes_alone(host):
-    switch = {"services": (), "nvswitch_count": 4}
+@pytest.mark.parametrize("architecture", ["ampere", "ada", "hopper", "blackwell"])
+def test_from_ampere_on_directly_linked_gpus_go_alone(host, architecture):
+    assert prepare(host, linked(architecture), ["0"]).obstacles == ()
 
-    assert refusals(host, machine(*LINKED, nvml={"pairs": PAIRS}, driver=switch)) == []
-    volta = [h100(index, nvlink_active=(0,), architecture="volta") for index in range(2)]
-    assert len(refusals(host, machine(*volta, nvml={"pairs": PAIRS[:1]}, driver=switch))) == 1
+
+@pytest.mark.parametrize("architecture", ["ampere", "hopper", "blackwell"])
+def test_behind_a_switch_gpus_go_alone_while_fabric_manager_runs(host, architecture):
+    seen = linked(architecture, switches=6, fabric_manager=True)
+
+    assert prepare(host, seen, ["0"]).obstacles == ()
+
+
+@pytest.mark.parametrize(("architecture", "certain"), [("ampere", True), ("hopper", False)])
+def test_without_fabric_manager_behind_a_switch_they_go_together(host, architecture, certain):
+    (obstacle,) = prepare(host, linked(architecture, switches=6), ["0"]).obstacles
+
+    assert obstacle.certain is certain
+    assert str(obstacle) == (
+        f"{TOGETHER}go together while Fabric Manager does not run: sudo systemctl start "
+        "nvidia-fabricmanager, or gpudiag reset -i 0 -i 1"
+    )
+
+
+def test_of_an_unknown_architecture_it_is_told_as_possible(host):
+    (obstacle,) = prepare(host, linked(Missing("old driver")), ["0"]).obstacles
+
+    assert not obstacle.certain
+    assert obstacle.reason.endswith("which decides whether they go together, is not known")
 
 
 def test_what_might_be_in_the_way_is_told_and_does_not_stop(host, tmp_path):
     (tmp_path / "root/sys/module/nvidia_drm").mkdir(parents=True)
     names = ("nvidia-fabricmanager", "nvidia-cuda-mps-control", "nv-hostengine (DCGM)")
     seen = machine(
-        h100(persistence_enabled=Missing("old driver")),
+        h100(persistence_enabled=Missing("old driver"), architecture="volta"),
         driver={"services": tuple(Service(name=name, running=True) for name in names)},
         system={"is_root": True, "virtual_machine": "KVM", "container": "docker"},
     )
