@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from gpudiag.snapshot import GpuProcess, Snapshot
 HIDDEN = "redacted"
 # CUDA accepts the first block of a UUID, so a shortened one still names its GPU.
 UUID = re.compile(r"\b((?:GPU|MIG)-[0-9a-fA-F]{8})-[0-9a-fA-F]{4}-[0-9a-fA-F-]{22}\b")
-HOME = re.compile(r"(?:/home|/Users)/[^/\s:'\"]+|/root(?=[/\s:'\"]|$)")
+HOME = re.compile(r"(?<![\w.-])(?:(?:/home|/Users)/[^/\s:'\"]+|/root(?=[/\s:'\"]|$))")
+HOME_ELSEWHERE = re.compile(r"(/home/|/Users/)[^/\s:'\"]+")  # /mnt/home/ada
 MAC = re.compile(r"(?<![A-Za-z0-9])[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}(?![A-Za-z0-9:])")
 IPV4 = re.compile(r"(?<![A-Za-z0-9.])(?:\d{1,3}\.){3}\d{1,3}(?![A-Za-z0-9.])")
 GROUP = r"[0-9a-fA-F]{1,4}"
@@ -22,11 +24,28 @@ IPV6 = re.compile(
     rf"(?<![\w:])(?:(?:{GROUP}:){{7}}{GROUP}|{GROUP}(?::{GROUP})*::(?:{GROUP}(?::{GROUP})*)?)(?![\w:])"
 )
 TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_|ghp_|gho_|github_pat_|glpat-|nvapi-|sk-|xox[bp]-|AKIA)[A-Za-z0-9_-]{12,}"
+    r"(?<![A-Za-z0-9])(?:hf_|gh[oprsu]_|github_pat_|glpat-|nvapi-|sk-|xox[abp]-|pypi-|npm_|AKIA|AIza"
+    r"|eyJ)[A-Za-z0-9_.-]{12,}"
     r"|(?<=//)[^/@\s]+(?=@)"  # the password in https://user:password@host
 )
-# Names that thousands of machines share say nothing about a person.
-SHARED_USERS = frozenset({"root", "user", "ubuntu", "debian", "admin", "ec2-user", "jovyan"})
+MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+# What stands behind these words: the word stays, what it gives away goes.
+TELLING = re.compile(
+    r"(?i)(\b(?:serial(?: number)?(?: is)?|(?:access_)?token|secret|passw(?:or)?d|api[_-]?key)"
+    r"[=:\s]\s*)[^\s;,&'\"]*\d[^\s;,&'\"]*"
+)
+MAC_IN_NAME = re.compile(r"(?<![A-Za-z0-9])(enx|wlx|wwx)[0-9a-f]{12}(?![A-Za-z0-9])")
+# Names that thousands of machines share say nothing about a person or a machine; hiding them would
+# hide facts: /dev/nvidia0 from a user "dev", the driver from a host "nvidia".
+SHARED_NAMES = frozenset(
+    {
+        *("root", "user", "ubuntu", "debian", "admin", "ec2-user", "jovyan", "localhost", "host"),
+        *("dev", "lib", "usr", "opt", "bin", "tmp", "home", "data", "local", "linux", "test"),
+        *("nvidia", "cuda", "torch", "pytorch", "python", "conda", "venv", "gpu", "node", "slurm"),
+    }
+)
+SHORTEST_NAME = 2  # a single letter is a word of its own too often
+USER_VARIABLES = ("USER", "LOGNAME", "USERNAME", "SUDO_USER", "SLURM_JOB_USER", "PBS_O_LOGNAME")
 VERSION_FIELDS = frozenset({"version", "build", "installed", "specifier"})  # look like addresses
 
 
@@ -34,13 +53,31 @@ VERSION_FIELDS = frozenset({"version", "build", "installed", "specifier"})  # lo
 class Identity:
     """What must not be told: who works here, where, and what the machine is called."""
 
-    user: str | None = None
+    users: tuple[str, ...] = ()
     home: str | None = None
     host_name: str | None = None
 
 
+def identity_of(environment: Mapping[str, str], *, login: str | None, host_name: str) -> Identity:
+    """Who is to be hidden, from what a process knows of itself.
+
+    Args:
+        environment: Its variables: the user, whoever called sudo, and whose batch job it is.
+        login: The name of its user in the password file, None where it has none.
+        host_name: What the machine is called.
+
+    Example:
+        >>> identity_of({"USER": "root", "SUDO_USER": "ada"}, login="root", host_name="n1").users
+        ('ada', 'root')
+    """
+    names = {environment.get(variable, "") for variable in USER_VARIABLES} | {login or ""}
+    return Identity(
+        users=tuple(sorted(names - {""})), home=environment.get("HOME"), host_name=host_name
+    )
+
+
 def redact(snapshot: Snapshot, identity: Identity | None = None) -> Snapshot:
-    """Hide user names, home paths, the host name, network addresses and tokens.
+    """Hide user names, home paths, the host name, addresses, serial numbers and tokens.
 
     Args:
         snapshot: What the probes saw.
@@ -63,17 +100,16 @@ def redact(snapshot: Snapshot, identity: Identity | None = None) -> Snapshot:
 def _names(identity: Identity) -> list[tuple[re.Pattern[str], str]]:
     patterns = []
     if identity.home and identity.home.strip("/"):
-        patterns.append((re.compile(re.escape(identity.home.rstrip("/")) + r"(?![\w.-])"), "~"))
-    if identity.user and identity.user not in SHARED_USERS:
         patterns.append(
-            (re.compile(rf"(?<![A-Za-z0-9]){re.escape(identity.user)}(?![A-Za-z0-9])"), HIDDEN)
+            (re.compile(rf"(?<![\w.-]){re.escape(identity.home.rstrip('/'))}(?![\w.-])"), "~")
         )
-    if identity.host_name and identity.host_name != "localhost":
-        short = identity.host_name.partition(".")[0]
-        domain = r"(?:\.[A-Za-z0-9-]+)*"
-        patterns.append(
-            (re.compile(rf"(?<![A-Za-z0-9]){re.escape(short)}(?![A-Za-z0-9]){domain}"), HIDDEN)
-        )
+    host = (identity.host_name or "").partition(".")[0]
+    domain = r"(?:\.[A-Za-z0-9-]+)*"
+    patterns += [
+        (re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9]){behind}"), HIDDEN)
+        for name, behind in (*((user, "") for user in identity.users), (host, domain))
+        if len(name) >= SHORTEST_NAME and name.lower() not in SHARED_NAMES
+    ]
     return patterns
 
 
@@ -98,7 +134,7 @@ class _Cleaner:
 
     def _struct(self, value: Struct) -> Struct:
         if isinstance(value, GpuProcess) and isinstance(value.user, str):
-            value = replace(value, user=value.user if value.user in SHARED_USERS else HIDDEN)
+            value = replace(value, user=value.user if value.user in SHARED_NAMES else HIDDEN)
         before = {name: getattr(value, name) for name in value.__struct_fields__}
         after = {name: self.clean(item, name) for name, item in before.items()}
         return type(value)(**after)
@@ -113,9 +149,10 @@ def _text(text: str, names: list[tuple[re.Pattern[str], str]]) -> str:
     text = UUID.sub(r"\1", text)
     for pattern, shown in names:
         text = pattern.sub(shown, text)
-    text = HOME.sub("~", text)
-    for pattern in (MAC, IPV6, TOKEN):
+    text = HOME_ELSEWHERE.sub(rf"\1{HIDDEN}", HOME.sub("~", text))
+    for pattern in (MAC, IPV6, TOKEN, MAIL):
         text = pattern.sub(HIDDEN, text)
+    text = MAC_IN_NAME.sub(rf"\1{HIDDEN}", TELLING.sub(rf"\1{HIDDEN}", text))
     return IPV4.sub(_unless_version, text)
 
 

@@ -80,7 +80,8 @@ def diagnose(
     report = ask_rules(seen, chosen)
     if not quiet or output is not None:
         colour = output is None and running.wants_colour()
-        text = render(report, form, colour=colour, verbose=verbose)
+        width = running.terminal_width() if output is None else None
+        text = render(report, form, colour=colour, verbose=verbose, width=width)
         if verbose and form == "text":
             text += f"\n{_config_line(config)}"
         running.deliver(text, output)

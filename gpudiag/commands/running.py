@@ -36,14 +36,19 @@ def _take(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot:
     seen = take_snapshot(host, torch=torch, timeout_s=timeout_s, meanwhile=_import_the_rest)
     if not redacted:
         return seen
-    from gpudiag.redact import Identity, redact
+    from gpudiag.redact import identity_of, redact
 
-    identity = Identity(
-        user=os.environ.get("USER") or os.environ.get("LOGNAME"),
-        home=os.environ.get("HOME"),
-        host_name=os.uname().nodename,
-    )
-    return redact(seen, identity)
+    return redact(seen, identity_of(os.environ, login=_login(), host_name=os.uname().nodename))
+
+
+def _login() -> str | None:
+    """The name of the user as whom this process runs, None where the number has no name."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return None
 
 
 def _import_the_rest() -> None:
@@ -93,3 +98,12 @@ def deliver(text: str, output: Path | None) -> None:
 def wants_colour() -> bool:
     """Whether standard output is a terminal whose user has not refused colour."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is (COLUMNS wins), None where it is none."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    from shutil import get_terminal_size
+
+    return get_terminal_size((0, 0)).columns or None

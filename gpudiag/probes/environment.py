@@ -37,9 +37,15 @@ ALLOWED_NAMES = (
     "SLURM_GPUS",
     "SLURM_GPUS_ON_NODE",
     "SLURM_GPUS_PER_TASK",
+    "SLURM_GPUS_PER_NODE",
+    "SLURM_GPU_BIND",
     "SLURM_CPUS_PER_TASK",
+    "SLURM_CPUS_ON_NODE",
     "SLURM_MEM_PER_NODE",
+    "SLURM_MEM_PER_CPU",
+    "SLURM_MEM_PER_GPU",
     "SLURM_NTASKS",
+    "SLURM_NTASKS_PER_NODE",
     "SLURM_NNODES",
     "SLURM_LOCALID",
     "SLURM_PROCID",
@@ -47,7 +53,7 @@ ALLOWED_NAMES = (
     "RANK",
     "LOCAL_RANK",
 )
-SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")
 
 # Each names one file or folder, which is looked for where the value is an absolute path.
 NAMES_OF_FILES = (

@@ -1,8 +1,16 @@
 """Equal findings of several GPUs are one block; a narrow terminal is filled, not overrun."""
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 from builders import GIB, gpu, snapshot
@@ -162,3 +170,32 @@ def test_a_narrow_table_keeps_what_says_which_gpu_is_ill():
         "  0  NVIDIA H100…  71.0 / 80.0      97  60  400 / 400  GD408\n"
         "  1  NVIDIA H100…  71.0 / 80.0      97  61  400 / 700  ok"
     )
+
+
+def shown_in_a_terminal(path, columns):
+    """What `gpudiag diagnose` writes to a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    variables = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "gpudiag", "diagnose", "--no-config", "--snapshot", str(path)]
+    process = subprocess.Popen(command, stdout=theirs, env=variables | {"NO_COLOR": "1"})
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 4096):
+            shown += part
+    os.close(ours)
+    process.wait()
+    return shown.decode().split("\r\n")
+
+
+@pytest.mark.parametrize("columns", [64, 80, 132])
+def test_the_command_fills_the_terminal_it_is_run_in(tmp_path, columns):
+    path = tmp_path / "machine.json"
+    path.write_text(snapshot(gpus=list(map(capped, EIGHT))).to_json())
+
+    lines = shown_in_a_terminal(path, columns)
+
+    widest = min(columns, 100)
+    assert any("GD408" in line for line in lines)
+    assert widest - 15 < max(map(len, lines)) <= widest

@@ -3,9 +3,12 @@ import os
 import pytest
 from builders import gpu, snapshot
 
+from gpudiag.diagnose import diagnose
 from gpudiag.host import Host
 from gpudiag.probes import take_snapshot
-from gpudiag.redact import Identity, redact
+from gpudiag.redact import Identity, identity_of, redact
+from gpudiag.render import FORMS, render
+from gpudiag.rules import RULES
 from gpudiag.snapshot import GpuProcess, Package, Snapshot
 
 UUID = "GPU-6018366c-14b6-4b37-a8e9-1d4f1d7a4f0a"
@@ -23,6 +26,8 @@ def cleaned(text, **identity):
         ("/Users/ada/lib", "~/lib"),
         ("/root/lib:/root", "~/lib:~"),
         ("/rootless/lib", "/rootless/lib"),
+        ("/x/root/lib", "/x/root/lib"),
+        ("/mnt/home/ada/lib", "/mnt/home/redacted/lib"),
         ("10.1.2.3:29500", "redacted:29500"),
         ("13.3.5.600", "13.3.5.600"),
         ("de:ad:be:ef:00:01", "redacted"),
@@ -33,6 +38,21 @@ def cleaned(text, **identity):
         ("hf_abcdefghijklmnop", "redacted"),
         ("https://ada:secret@host/x", "https://redacted@host/x"),
         (UUID, "GPU-6018366c"),
+        ("NVRM: GPU Board Serial Number: 1654523004308", "NVRM: GPU Board Serial Number: redacted"),
+        ("NVRM: GPU serial number is 1322621070435.", "NVRM: GPU serial number is redacted"),
+        ("an interface enx00e04c6803a1", "an interface enxredacted"),
+        ("ada.l@lab.example.org", "redacted"),
+        ("--token=abc123 --password s3cret", "--token=redacted --password redacted"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig", "redacted"),
+        ("ghs_abcdefghijklmnop glpat-abcdefghijklmnop", "redacted redacted"),
+        # what looks similar and is none of it
+        ("tokenizers==0.21.1 serialize=1", "tokenizers==0.21.1 serialize=1"),
+        ("a serial bus", "a serial bus"),
+        (
+            "Xid (PCI:0000:1b:00): 79, pid=77, name=python",
+            "Xid (PCI:0000:1b:00): 79, pid=77, name=python",
+        ),
+        ("/dev/nvidia0 of torch 2.9.0+cu128", "/dev/nvidia0 of torch 2.9.0+cu128"),
     ],
 )
 def test_what_names_a_person_or_a_network_is_hidden(text, expected):
@@ -48,11 +68,28 @@ def test_the_host_name_is_hidden_as_a_word_with_its_domain():
 
 
 def test_the_user_and_an_unusual_home_are_hidden():
-    identity = {"user": "ada", "home": "/mnt/people/ada"}
+    identity = {"users": ("ada",), "home": "/mnt/people/ada"}
 
     assert cleaned("/mnt/people/ada/lib:/scratch/ada/x", **identity) == "~/lib:/scratch/redacted/x"
     assert cleaned("/opt/adamant", **identity) == "/opt/adamant"
-    assert cleaned("/opt/ubuntu/x", user="ubuntu") == "/opt/ubuntu/x"
+    assert cleaned("/opt/ubuntu/x", users=("ubuntu",)) == "/opt/ubuntu/x"
+
+
+@pytest.mark.parametrize("name", ["dev", "nvidia", "Torch", "gpu", "d"])
+def test_a_user_or_host_called_like_a_thing_does_not_hide_the_thing(name):
+    text = "/dev/nvidia0 gpu torch Torch d 7"
+
+    assert cleaned(text, users=(name,), host_name=name) == text
+
+
+def test_whoever_called_sudo_and_whose_job_it_is_are_hidden_too():
+    variables = {"USER": "root", "SUDO_USER": "ada", "SLURM_JOB_USER": "bob", "HOME": "/root"}
+    identity = identity_of(variables, login="carl", host_name="node07")
+
+    seen = redact(snapshot(env={"PYTHONPATH": "/x/ada:/x/bob:/x/carl:/x/node07:/x/root"}), identity)
+
+    hidden = "/x/redacted:" * 4
+    assert seen.environment.get("PYTHONPATH") == f"{hidden}/x/root"
 
 
 def test_users_of_processes_are_hidden_but_root():
@@ -81,35 +118,92 @@ def test_versions_that_look_like_addresses_are_kept():
     assert seen.packages.installed[0].folder == "~/lib"
 
 
-SECRETS = ("node07", "10.9.8.7", "ada", "de:ad:be:ef:00:01", "hf_abcdefghijklmnop", "hunter2")
+SECRETS = (
+    *("node07", "10.9.8.7", "ada", "de:ad:be:ef:00:01", "hf_abcdefghijklmnop", "1654523004308"),
+    *("fe80::1", "ada.l@lab.example.org", "00e04c6803a1", "hunter2"),
+)
+PLANTED = (
+    "node07 10.9.8.7 ada de:ad:be:ef:00:01 hf_abcdefghijklmnop serial number 1654523004308 fe80::1 "
+    "ada.l@lab.example.org enx00e04c6803a1 /home/ada/x https://ada:hunter2@host/"
+)
 
 
-def test_planted_secrets_are_nowhere_in_the_output(tmp_path):
-    """Secrets in every place that a probe reads; the whole snapshot is searched."""
-    planted = " ".join(SECRETS[:-1]) + " /home/ada/x https://ada:hunter2@host/"
-    files = {
-        "proc/cmdline": f"root=/dev/sda1 nvidia.x={planted.replace(' ', '_')}",
-        "dev/kmsg": f"6,1,0,-;NVRM: {planted}\n",
-        "etc/os-release": f'PRETTY_NAME="Linux of {planted}"\n',
-        "proc/driver/nvidia/params": f"RegistryDwords: {planted}\n",
+def planted_files():
+    """Secrets in every file that a probe reads text from."""
+    display = "sys/bus/pci/devices/0000:1b:00.0"
+    return {
+        "proc/cmdline": f"root=/dev/sda1 nvidia.x={PLANTED.replace(' ', '_')}",
+        "dev/kmsg": f"6,1,0,-;NVRM: {PLANTED}\n",
+        "etc/os-release": f'PRETTY_NAME="Linux of {PLANTED}"\n',
+        "proc/driver/nvidia/params": f"RegistryDwords: {PLANTED}\n",
+        "proc/driver/nvidia/version": f"NVRM version: Kernel Module  550.54.15  {PLANTED}\n",
+        "sys/module/nvidia/version": f"{PLANTED}\n",
+        f"{display}/vendor": "0x10de\n",
+        f"{display}/class": "0x030200\n",
+        f"{display}/device": f"{PLANTED}\n",
+        "proc/30/stat": f"30 ({PLANTED}) D 1",
+        "proc/30/wchan": f"nvidia_ioctl {PLANTED}",
+        "proc/1/cgroup": f"0::/docker/{PLANTED}",
+        "sys/class/dmi/id/sys_vendor": f"{PLANTED}\n",
+        "sys/class/dmi/id/product_name": f"{PLANTED}\n",
+        "usr/local/cuda/bin/nvcc": PLANTED,
+        "usr/local/cuda/version.json": PLANTED,
+        "sys/class/net/enx00e04c6803a1/address": PLANTED,
+        "sys/class/infiniband/mlx5_node07/node_guid": PLANTED,
     }
-    for path, text in files.items():
+
+
+@pytest.fixture
+def full_of_secrets(tmp_path):
+    """A machine with secrets wherever a probe looks; where one refuses, the reason holds them."""
+    for path, text in planted_files().items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
+    programs = tmp_path / "bin"
+    programs.mkdir(exist_ok=True)
+    for program in ("modinfo", "nv-fabricmanager"):
+        (programs / program).write_text(f"#!/bin/sh\necho '{PLANTED}' | tee /dev/stderr; exit 1\n")
+        (programs / program).chmod(0o755)
     package = tmp_path / "torch"
     package.mkdir()
     (package / "version.py").write_text("__version__ = '2.9.0'\ncuda = '12.8'\n")
-    (package / "__init__.py").write_text(f"raise ImportError({planted!r})\n")
+    (package / "__init__.py").write_text(f"raise ImportError({PLANTED!r})\n")
     variables = {
-        **dict.fromkeys(("LD_LIBRARY_PATH", "NCCL_SOCKET_IFNAME", "CUDA_VIDIBLE_DEVICES"), planted),
-        **dict.fromkeys(("MY_PASSWORD", "SLURM_JOB_USER", "NVIDIA_API_KEY", "USER"), planted),
+        **dict.fromkeys(("LD_LIBRARY_PATH", "NCCL_SOCKET_IFNAME", "CUDA_VIDIBLE_DEVICES"), PLANTED),
+        **dict.fromkeys(("NCCL_TOPO_FILE", "SLURM_NNODES", "CC", "CUDA_HOME"), f"/{PLANTED}"),
+        **dict.fromkeys(("MY_PASSWORD", "SLURM_JOB_USER", "NVIDIA_API_KEY", "USER"), PLANTED),
         "PYTHONPATH": str(tmp_path),
-        "PATH": os.environ["PATH"],
+        "PATH": f"{programs}:{os.environ['PATH']}",
     }
+    return Host(root=tmp_path, environment=variables)
 
-    seen = take_snapshot(Host(root=tmp_path, environment=variables))
-    text = redact(seen, Identity(user="ada", home="/home/ada", host_name="node07")).to_json()
+
+IDENTITY = Identity(users=("ada",), home="/home/ada", host_name="node07")
+
+
+def test_planted_secrets_are_nowhere_in_the_output(full_of_secrets):
+    seen = take_snapshot(full_of_secrets)
+
+    text = redact(seen, IDENTITY).to_json()
 
     assert [secret for secret in SECRETS if secret in seen.to_json()] == list(SECRETS)
     assert [secret for secret in SECRETS if secret in text] == []
     assert Snapshot.from_json(text).torch.version == "2.9.0"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_planted_secrets_are_in_no_form_of_the_report(full_of_secrets, form):
+    seen = redact(take_snapshot(full_of_secrets, torch=False), IDENTITY)
+
+    text = render(diagnose(seen, RULES), form, verbose=True)
+
+    assert [secret for secret in SECRETS if secret in text] == []
+
+
+def test_planted_secrets_of_nvml_are_hidden(nvml):
+    changes = {"gpu.0.name": PLANTED, "gpu.1.vbios_version": PLANTED, "gpu.2.serial": "secret77"}
+    host = Host(environment=os.environ | nvml("healthy_8", changes=changes))
+
+    text = redact(take_snapshot(host, torch=False), IDENTITY).to_json()
+
+    assert [secret for secret in (*SECRETS, "secret77") if secret in text] == []
