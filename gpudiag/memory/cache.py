@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,59 +60,80 @@ def _why_nothing(torch: Any) -> str:
 
 
 def _figures(torch: Any) -> Iterator[tuple[str, Figures]]:
-    for kind in ("cuda", "xpu"):
-        if _is_initialized(torch, kind):
+    for kind in _kinds(torch):
+        if kind == "mps":
+            driver_bytes = torch.mps.driver_allocated_memory()
+            yield (
+                "mps",
+                Figures(
+                    allocated_bytes=torch.mps.current_allocated_memory(),
+                    reserved_bytes=driver_bytes,
+                    free_bytes=torch.mps.recommended_max_memory() - driver_bytes,
+                ),
+            )
+        else:
             yield from _of_each_device(torch, kind)
-    if _mps_in_use(torch):
-        driver_bytes = torch.mps.driver_allocated_memory()
-        yield (
-            "mps",
-            Figures(
-                allocated_bytes=torch.mps.current_allocated_memory(),
-                reserved_bytes=driver_bytes,
-                free_bytes=torch.mps.recommended_max_memory() - driver_bytes,
-            ),
-        )
 
 
 def _of_each_device(torch: Any, kind: str) -> Iterator[tuple[str, Figures]]:
-    backend = getattr(torch, kind)
-    for index in range(backend.device_count()):
+    for index in range(getattr(torch, kind).device_count()):
         if not _has_context(torch, kind, index):
             continue  # asking how much is free would create one, of some hundred MiB
-        free_bytes, _ = backend.mem_get_info(index)
+        free_bytes, _ = _function(torch, kind, "get_memory_info", "mem_get_info")(index)
         yield (
             f"{kind}:{index}",
             Figures(
-                allocated_bytes=backend.memory_allocated(index),
-                reserved_bytes=backend.memory_reserved(index),
+                allocated_bytes=_function(torch, kind, "memory_allocated")(index),
+                reserved_bytes=_function(torch, kind, "memory_reserved")(index),
                 free_bytes=free_bytes,
             ),
         )
 
 
-def _is_initialized(torch: Any, kind: str) -> bool:
-    backend = getattr(torch, kind, None)
-    return backend is not None and bool(backend.is_initialized())
+def _kinds(torch: Any) -> Iterator[str]:
+    """The kinds of devices that torch of this process has initialised; asking initialises none."""
+    accelerator = _accelerator(torch)
+    for kind in dict.fromkeys(["cuda", "xpu", *([accelerator] if accelerator else [])]):
+        backend = getattr(torch, kind, None)
+        if kind != "mps" and hasattr(backend, "is_initialized") and backend.is_initialized():
+            yield kind
+    mps = getattr(torch.backends, "mps", None)
+    if mps is not None and mps.is_available():
+        yield "mps"
+
+
+def _accelerator(torch: Any) -> str | None:
+    """The kind that torch.accelerator speaks for: the one that this torch was built for."""
+    if not hasattr(torch, "accelerator"):
+        return None
+    device = torch.accelerator.current_accelerator()
+    return None if device is None else str(device.type)
+
+
+def _function(torch: Any, kind: str, name: str, old_name: str | None = None) -> Callable[..., Any]:
+    """torch.accelerator's function, or the kind's own where an older torch has no such one.
+
+    torch.accelerator is there from 2.6 on, its memory functions from 2.9 on.
+    """
+    if _accelerator(torch) == kind and hasattr(torch.accelerator, name):
+        found: Callable[..., Any] = getattr(torch.accelerator, name)
+    else:
+        found = getattr(getattr(torch, kind), old_name or name)
+    return found
 
 
 def _has_context(torch: Any, kind: str, index: int) -> bool:
     has_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)  # noqa: SLF001 - no public form
     if kind != "cuda" or has_context is None:
-        return bool(getattr(torch, kind).memory_reserved(index))
+        return bool(_function(torch, kind, "memory_reserved")(index))
     return bool(has_context(index))
 
 
-def _mps_in_use(torch: Any) -> bool:
-    mps = getattr(torch.backends, "mps", None)
-    return mps is not None and bool(mps.is_available())
-
-
 def _empty_caches(torch: Any) -> None:
-    for kind in ("cuda", "xpu"):
-        if _is_initialized(torch, kind):
-            getattr(torch, kind).empty_cache()
-    if _is_initialized(torch, "cuda"):
-        torch.cuda.ipc_collect()  # tensors that other processes sent and have let go of
-    if _mps_in_use(torch):
-        torch.mps.empty_cache()
+    for kind in _kinds(torch):
+        if kind == "mps":
+            torch.mps.empty_cache()
+        else:
+            _function(torch, kind, "empty_cache")()
+        if kind == "cuda":
+            torch.cuda.ipc_collect()  # tensors that other processes sent and have let go of

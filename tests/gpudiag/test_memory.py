@@ -31,11 +31,28 @@ torch.cuda = types.SimpleNamespace(
     mem_get_info=lambda i: only_the_first(i) or (100 - state["reserved"] - state["ipc"], 100),
     empty_cache=empty_cache, ipc_collect=ipc_collect)
 torch.xpu = types.SimpleNamespace(is_initialized=lambda: False)
+MORE
 torch._C = types.SimpleNamespace(_cuda_hasPrimaryContext=lambda i: i == 0)
 torch.backends = types.SimpleNamespace(mps=types.SimpleNamespace(is_available=lambda: False))
 sys.modules["torch"] = torch
 import gpudiag
 frame = gpudiag.clear_cache()
+"""
+
+
+# From 2.9 on torch.accelerator has what the fake's torch.cuda has; only IPC is CUDA's own.
+ACCELERATOR = """
+old = torch.cuda
+torch.cuda = types.SimpleNamespace(
+    is_initialized=old.is_initialized, device_count=old.device_count, ipc_collect=ipc_collect)
+torch.accelerator = types.SimpleNamespace(
+    current_accelerator=lambda: types.SimpleNamespace(type="cuda"), empty_cache=empty_cache,
+    memory_allocated=old.memory_allocated, memory_reserved=old.memory_reserved,
+    get_memory_info=old.mem_get_info)
+"""
+ACCELERATOR_OF_2_6 = """
+torch.accelerator = types.SimpleNamespace(
+    current_accelerator=lambda: types.SimpleNamespace(type="cuda"))
 """
 
 
@@ -45,8 +62,11 @@ def python(program):
     ).stdout
 
 
-def test_garbage_cache_and_foreign_tensors_are_given_back():
-    said = python(FAKE_TORCH + "print(frame.to_dict('records'), frame.attrs, state['calls'])")
+@pytest.mark.parametrize("more", ["", ACCELERATOR_OF_2_6, ACCELERATOR])
+def test_garbage_cache_and_foreign_tensors_are_given_back(more):
+    program = FAKE_TORCH.replace("MORE", more)
+
+    said = python(program + "print(frame.to_dict('records'), frame.attrs, state['calls'])")
 
     assert said == (
         "[{'device': 'cuda:0', 'allocated_before_bytes': 20, 'allocated_after_bytes': 15, "
@@ -86,8 +106,22 @@ def test_the_names_of_torch_that_are_called_exist():
         for name in ("is_initialized", "mem_get_info", "memory_reserved", "empty_cache"):
             assert callable(getattr(backend, name))
     assert callable(torch.cuda.ipc_collect)
+    if hasattr(torch.accelerator, "empty_cache"):
+        for name in ("empty_cache", "memory_allocated", "memory_reserved"):
+            assert callable(getattr(torch.accelerator, name))
     for name in ("driver_allocated_memory", "current_allocated_memory", "recommended_max_memory"):
         assert callable(getattr(torch.mps, name))
+
+
+def test_a_torch_for_another_accelerator_is_asked_through_torch_accelerator():
+    program = FAKE_TORCH.replace("MORE", ACCELERATOR.replace('type="cuda"', 'type="npu"'))
+    program = program.replace(
+        "torch.accelerator =", "torch.npu, torch.cuda = torch.cuda, torch.xpu\ntorch.accelerator ="
+    ).replace("device_count=old.device_count", "device_count=lambda: 1")
+
+    said = python(program + "print(frame.device.tolist(), state['calls'], frame.attrs)")
+
+    assert said == "['npu:0'] ['empty_cache'] {'reason': None}\n"
 
 
 def test_an_empty_frame_can_be_summed():
