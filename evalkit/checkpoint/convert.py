@@ -16,6 +16,7 @@ from evalkit.checkpoint.peculiar import peculiarity
 from evalkit.checkpoint.read import read
 from evalkit.checkpoint.report import found_classes, found_value, plain_dict_of
 from evalkit.checkpoint.save import write_checkpoint
+from evalkit.checkpoint.scattered import whole
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _holders(names: list[str]) -> str:
 
 def _as(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-    return tensor.to(wanted).contiguous()
+    return whole(tensor).to(wanted).contiguous()
 
 
 def _kept(contents: Contents) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Directories of torch.distributed.checkpoint: parts of tensors, put together from all ranks."""
+"""Directories of torch.distributed.checkpoint: tensors in parts, from the files of all ranks."""
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from evalkit.checkpoint.inert import Inert
 from evalkit.checkpoint.mapped import Mapped, Promise
 from evalkit.checkpoint.names import require_plain_name
 from evalkit.checkpoint.pickles import Unpickler
+from evalkit.checkpoint.scattered import scattered
 from evalkit.checkpoint.tensors import KNOWN
 from evalkit.checkpoint.zips import TorchZip
 
@@ -92,7 +92,7 @@ def _value(
     size = entry.state.get("size") if isinstance(entry, Inert) and entry.state else None
     if size is None or not all(isinstance(part, torch.Tensor) for _begin, part in parts):
         return parts[0][1]
-    return _joined(tuple(size), parts)
+    return scattered(size, parts)
 
 
 def _part(folder: Path, assembled: Assembled, info: Mapping[str, Any]) -> Any:
@@ -107,19 +107,6 @@ def _part(folder: Path, assembled: Assembled, info: Mapping[str, Any]) -> Any:
     assembled.unknown.update(dict.fromkeys(archive.unknown))
     assembled.promises.setdefault(name, []).extend(archive.promises())
     return tree
-
-
-def _joined(size: tuple[int, ...], parts: list[tuple[tuple[int, ...], torch.Tensor]]) -> Any:
-    if len(parts) == 1 and tuple(parts[0][1].shape) == size:
-        return parts[0][1]
-    values = sum(part.numel() for _begin, part in parts)
-    if values != math.prod(size):
-        raise ValueError(f"parts with {values} of the {math.prod(size)} values of a tensor")
-    whole = torch.empty(size, dtype=parts[0][1].dtype)
-    for begin, part in parts:
-        ends = zip(begin, part.shape, strict=True)
-        whole[tuple(slice(start, start + length) for start, length in ends)].copy_(part)
-    return whole
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
