@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evalkit.audit import Audit, SetAside, Unreadable
+from evalkit.decoding import Decoder, Waiting
 from evalkit.errors import InputError
 from evalkit.images import UnreadableError
 from evalkit.wording import counted, some
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from evalkit.data import Source
+    from evalkit.decoding import Decoding
     from evalkit.transforms import TransformSpec
+
+__all__ = ["Audit", "Batch", "Unreadable", "batches"]
 
 BATCHES_AHEAD = 2  # one that is being put together, one that waits
 
@@ -34,66 +38,21 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unreadable:
-    """A sample that no prediction can be made for."""
-
-    index: int  # position in the source
-    path: str
-    reason: str
-
-
-@dataclass(kw_only=True)
-class Audit:
-    """What was noticed while samples were read.
-
-    Whenever `batches` has yielded a batch, its audit holds what was noticed up to that batch's
-    last sample, and nothing of what comes after it; so an audit can be kept per part of a run.
-
-    Example:
-        >>> first, second = Audit(), Audit(oddities=Counter({"a palette": 2}))
-        >>> second.unreadable.append(Unreadable(index=3, path="a.png", reason="is empty"))
-        >>> first.add(Audit.from_dict(second.as_dict()))
-        >>> first == second
-        True
-        >>> second.take() == first, second == Audit()
-        (True, True)
-    """
-
-    unreadable: list[Unreadable] = field(default_factory=list)
-    oddities: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Audit) -> None:
-        """Add what was noticed in another part of the data, in the order of the samples."""
-        self.unreadable = sorted([*self.unreadable, *other.unreadable], key=lambda one: one.index)
-        self.oddities.update(other.oddities)
-
-    def take(self) -> Audit:
-        """Return what was noticed since this was asked last, and forget it."""
-        taken = Audit(unreadable=self.unreadable, oddities=self.oddities)
-        self.unreadable, self.oddities = [], Counter()
-        return taken
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_dict` reads them."""
-        return {
-            "unreadable": [asdict(one) for one in self.unreadable],
-            "oddities": dict(sorted(self.oddities.items())),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Audit:
-        """Read what `as_dict` wrote."""
-        return cls(
-            unreadable=[Unreadable(**one) for one in values["unreadable"]],
-            oddities=Counter(values["oddities"]),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Ready:
     pixels: torch.Tensor
     label: int
     oddities: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pending:
+    file: Waiting
+    label: int
+    oddities: tuple[str, ...]
+
+
+_Finished = _Ready | UnreadableError | SetAside
+_Prepared = _Finished | _Pending
 
 
 def batches(
@@ -105,46 +64,50 @@ def batches(
     workers: int,
     audit: Audit,
     positions: Sequence[int] | None = None,
+    decoding: Decoding | None = None,
 ) -> Iterator[Batch]:
     """Yield all readable samples once, in order, cut into batches at the same positions always.
 
-    What is unreadable leaves a gap in its batch, which may become empty: so a part of the samples
-    gets the same batches, and with them the same last digits, as all of them. Samples that cannot
-    be read are noted in *audit*, which is complete when the iterator ends. At most two batches of
-    decoded samples wait in memory.
+    What has no prediction leaves a gap in its batch, which may become empty: so a part of the
+    samples gets the same batches, and with them the same last digits, as all of them. Samples that
+    cannot be read, and those of classes that the model does not know, are noted in *audit*, which
+    is complete when the iterator ends. At most two batches of decoded samples wait in memory.
 
     Args:
         source: The samples.
         transform: Makes pixels of one size from an image.
         classes: Name -> position among the outputs of the model.
-        batch_size: Samples per batch, with the unreadable ones; the last one may be smaller.
+        batch_size: Samples per batch, with those in the audit; the last one may be smaller.
         workers: Threads that decode.
-        audit: Where to note what was unreadable or odd.
+        audit: Where to note what was unreadable, odd or set aside.
         positions: Which samples of the source, in this order. None takes all.
+        decoding: How to decode files. None takes the fastest way on the CPU to the pixels that
+            Pillow gives.
 
     Raises:
-        InputError: Images of one batch end up with different sizes.
+        InputError: Images of one batch end up with different sizes, or decoding cannot be had.
     """
     wanted = range(len(source)) if positions is None else positions
+    reader = _Reader(source, transform, classes, Decoder(transform, decoding))
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
-            prepare = functools.partial(_prepare, source, transform, classes)
-            ready = _in_order(pool, prepare, wanted, ahead=BATCHES_AHEAD * batch_size)
-            samples = zip(wanted, ready, strict=True)
-            while block := list(islice(samples, batch_size)):
-                yield _stacked(list(_readable(source, block, audit)))
+            ready = _in_order(pool, reader.prepare, wanted, ahead=BATCHES_AHEAD * batch_size)
+            for start in range(0, len(wanted), batch_size):
+                block = reader.finish(list(islice(ready, batch_size)))
+                places = wanted[start : start + batch_size]
+                yield _stacked(list(_readable(source, zip(places, block, strict=True), audit)))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    prepare: Callable[[int], _Ready | UnreadableError],
+    prepare: Callable[[int], _Prepared],
     positions: Sequence[int],
     *,
     ahead: int,
-) -> Iterator[_Ready | UnreadableError]:
-    waiting: deque[Future[_Ready | UnreadableError]] = deque()
+) -> Iterator[_Prepared]:
+    waiting: deque[Future[_Prepared]] = deque()
     for position in positions:
         if len(waiting) >= ahead:
             yield waiting.popleft().result()
@@ -153,24 +116,64 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _prepare(
-    source: Source, transform: TransformSpec, classes: Mapping[str, int], position: int
-) -> _Ready | UnreadableError:
-    try:
-        loaded = source.load(position, transform.mode)
-    except UnreadableError as error:
-        return error
-    pixels = transform.pixels(loaded.image)
-    return _Ready(pixels=pixels, label=classes[loaded.label], oddities=loaded.oddities)
+@dataclass(frozen=True)
+class _Reader:
+    """From the position of a sample to what a model sees of it."""
+
+    source: Source
+    transform: TransformSpec
+    classes: Mapping[str, int]
+    decoder: Decoder
+
+    def prepare(self, position: int) -> _Prepared:
+        source = self.source
+        if source.labels is not None and source.labels[position] not in self.classes:
+            return SetAside(index=position, label=source.labels[position])
+        try:
+            image, label, oddities = self._fetched(position)
+            if label not in self.classes:
+                return SetAside(index=position, label=label)
+            decoded, found = self.decoder.decode(image)
+        except UnreadableError as error:
+            return error
+        output, oddities = self.classes[label], oddities + found
+        if isinstance(decoded, Waiting):
+            return _Pending(file=decoded, label=output, oddities=oddities)
+        return _Ready(pixels=self.transform.pixels(decoded), label=output, oddities=oddities)
+
+    def _fetched(self, position: int) -> tuple[Any, str, tuple[str, ...]]:
+        """Return an image, encoded if it is a file, its class, and what was unusual about it."""
+        source = self.source
+        if source.encoded is not None and source.labels is not None:
+            return source.encoded(position), source.labels[position], ()
+        loaded = source.load(position, self.transform.mode)
+        return loaded.image, loaded.label, loaded.oddities
+
+    def finish(self, block: Sequence[_Prepared]) -> Iterator[_Finished]:
+        """Decode those samples of a block that wait for each other."""
+        files = [one.file for one in block if isinstance(one, _Pending)]
+        decoded = iter(self.decoder.decode_waiting(files) if files else ())
+        for one in block:
+            if not isinstance(one, _Pending):
+                yield one
+                continue
+            image = next(decoded)
+            if isinstance(image, UnreadableError):
+                yield image
+            else:
+                pixels = self.transform.pixels(image)
+                yield _Ready(pixels=pixels, label=one.label, oddities=one.oddities)
 
 
 def _readable(
-    source: Source, ready: Iterable[tuple[int, _Ready | UnreadableError]], audit: Audit
+    source: Source, ready: Iterable[tuple[int, _Finished]], audit: Audit
 ) -> Iterator[tuple[int, _Ready]]:
     for position, sample in ready:
         if isinstance(sample, UnreadableError):
             found = Unreadable(index=position, path=source.paths[position], reason=str(sample))
             audit.unreadable.append(found)
+        elif isinstance(sample, SetAside):
+            audit.set_aside.append(sample)
         else:
             audit.oddities.update(sample.oddities)
             yield position, sample
@@ -188,6 +191,12 @@ def _stacked(chunk: list[tuple[int, _Ready]]) -> Batch:
         )
     return Batch(
         indices=torch.tensor([position for position, _sample in chunk]),
-        pixels=torch.stack([sample.pixels for _position, sample in chunk]),
+        pixels=_on_one_device([sample.pixels for _position, sample in chunk]),
         labels=torch.tensor([sample.label for _position, sample in chunk]),
     )
+
+
+def _on_one_device(pixels: list[torch.Tensor]) -> torch.Tensor:
+    """Stack images; those that only the CPU could decode follow the others to the GPU."""
+    device = next((one.device for one in pixels if one.device.type != "cpu"), pixels[0].device)
+    return torch.stack([one.to(device) for one in pixels])

@@ -1,24 +1,33 @@
-"""From a file to an upright 8-bit image, or the reason why there is none."""
+"""From an encoded image to an upright 8-bit one, or the reason why there is none."""
 
 from __future__ import annotations
 
+import io
 import struct
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 BACKGROUND = "white"
+BRIGHTEST = 255
 
 ROTATED = "turned upright by EXIF orientation, which many training programs ignore"
 TRANSPARENT = f"transparent, laid on {BACKGROUND}"
 DEEP = "of 16 bits per channel, scaled to 8"
+INKS = "in CMYK, converted to RGB without its colour profile"
+GREY = "grey"
+PALETTE = "of a palette"
+ALPHA = "with an alpha channel that hides nothing"
+WORTH_A_WARNING = (ROTATED, TRANSPARENT, DEEP, INKS)  # the others have one right reading
 
 # What Pillow raises on damaged files; it has no error of its own for them.
 DAMAGE = (
@@ -28,6 +37,7 @@ DAMAGE = (
     TypeError,
     LookupError,
     OverflowError,
+    EOFError,
     struct.error,
     Image.DecompressionBombError,
 )
@@ -38,32 +48,72 @@ class UnreadableError(Exception):
 
 
 def read_image(path: Path, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """Decode an image file.
-
-    Args:
-        path: File of any format that Pillow knows.
-        mode: "RGB" or "L", as `to_mode`.
-
-    Returns:
-        The image, upright, and what was unusual about it: any of the texts `ROTATED`,
-        `TRANSPARENT` and `DEEP`.
+    """Decode an image file, see `decode_image`.
 
     Raises:
         UnreadableError: The file is missing, empty, cut off, or no image.
     """
+    return decode_image(read_bytes(path), mode)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        UnreadableError: The file is missing or cannot be read.
+    """
     try:
-        with Image.open(path) as image:
-            image.load()
-            oddities = _oddities(image)
-            return to_mode(ImageOps.exif_transpose(image), mode), oddities
+        return path.read_bytes()
     except FileNotFoundError:
         raise UnreadableError("there is no such file") from None
+    except OSError as error:
+        raise UnreadableError(error.strerror or type(error).__name__) from error
+
+
+def decode_image(encoded: bytes, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
+    """Decode an image with Pillow.
+
+    Args:
+        encoded: A file of any format that Pillow knows.
+        mode: "RGB" or "L", as `to_mode`.
+
+    Returns:
+        The image, upright, and what was unusual about it, as `oddities_of` says.
+
+    Raises:
+        UnreadableError: It is empty, cut off, or no image.
+    """
+    with opened(encoded) as image:
+        return finished(image, mode)
+
+
+@contextmanager
+def opened(encoded: bytes) -> Iterator[Image.Image]:
+    """Open an image, of which only the header has been read; say of any damage what it is.
+
+    Raises:
+        UnreadableError: It is no image, or something in the body found it damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            yield image
     except UnidentifiedImageError:
-        what = "is empty" if not path.stat().st_size else "is no image of a known format"
+        what = "is no image of a known format" if encoded else "is empty"
         raise UnreadableError(f"the file {what}") from None
     except DAMAGE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UnreadableError(reason or type(error).__name__) from error
+
+
+def finished(image: Image.Image, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return an opened image decoded, upright, in a mode, and what was unusual about it."""
+    is_deep = _is_deep(image)  # before decoding, which forgets how many bits the file had
+    image.load()
+    oddities = oddities_of(image)
+    if is_deep and DEEP not in oddities:
+        oddities += (DEEP,)
+    ImageOps.exif_transpose(image, in_place=True)
+    return to_mode(image, mode), oddities
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -86,7 +136,7 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
         >>> to_mode(Image.new("I;16", (1, 1), 65535), "L").getpixel((0, 0))
         255
     """
-    if _is_deep(image):
+    if _is_deep_grey(image):
         values = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
     elif image.mode in {"I", "F"}:
@@ -98,22 +148,55 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether the pixels are 16-bit grey; Pillow before 11 read such PNG files as mode "I"."""
-    return image.mode in SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG")
+def oddities_of(image: Image.Image) -> tuple[str, ...]:
+    """Say what is unusual about an image as its file has it.
 
+    Returns:
+        Any of the texts `ROTATED`, `TRANSPARENT`, `DEEP`, `INKS`, `GREY`, `PALETTE` and `ALPHA`.
 
-def _oddities(image: Image.Image) -> tuple[str, ...]:
+    Example:
+        >>> oddities_of(Image.new("L", (1, 1))), oddities_of(Image.new("RGB", (1, 1)))
+        (('grey',), ())
+    """
     found = []
-    if image.getexif().get(ORIENTATION, 1) != 1:
+    if not is_upright(image):
         found.append(ROTATED)
-    if image.has_transparency_data and _shows_through(image):
-        found.append(TRANSPARENT)
+    if image.has_transparency_data:
+        found.append(TRANSPARENT if _shows_through(image) else ALPHA)
     if _is_deep(image):
         found.append(DEEP)
+    if image.mode == "CMYK":
+        found.append(INKS)
+    if image.mode in {"P", "PA"}:
+        found.append(PALETTE)
+    if image.mode in {"1", "L", "LA", "La", "I", "F", *SIXTEEN_BIT}:
+        found.append(GREY)
     return tuple(found)
+
+
+def is_upright(image: Image.Image) -> bool:
+    """Whether the EXIF data leave an image as it is stored."""
+    return image.getexif().get(ORIENTATION, 1) not in range(2, 9)
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    """Whether the pixels are 16-bit grey: "I" from PGM, and before Pillow 11 from PNG files."""
+    return image.mode in SIXTEEN_BIT or (image.mode == "I" and image.format in {"PNG", "PPM"})
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the file has 16 bits per channel; of coloured images Pillow keeps the upper 8."""
+    if _is_deep_grey(image):
+        return True
+    tiles = getattr(image, "tile", ())
+    raw_mode, *rest = _as_tuple(tiles[0].args) if tiles else ("",)
+    return ";16" in str(raw_mode) or (image.format == "PPM" and max(rest, default=0) > BRIGHTEST)
+
+
+def _as_tuple(arguments: Any) -> tuple[Any, ...]:
+    return arguments if isinstance(arguments, tuple) and arguments else (arguments,)
 
 
 def _shows_through(image: Image.Image) -> bool:
     least, _most = image.convert("RGBA").getchannel("A").getextrema()
-    return least != 255  # noqa: PLR2004 - opaque
+    return least != BRIGHTEST

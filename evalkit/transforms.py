@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalkit.errors import InputError
+from evalkit.geometry import cropped, resized
 from evalkit.models import import_torchvision
 
 if TYPE_CHECKING:
@@ -79,15 +80,28 @@ class TransformSpec:
         return self.normalize(self.pixels(image).unsqueeze(0)).squeeze(0)
 
     def pixels(self, image: Image | torch.Tensor) -> torch.Tensor:
-        """Return what the model sees before normalisation, shape (C, H, W), uint8."""
+        """Return what the model sees before normalisation, shape (C, H, W), uint8.
+
+        Pillow resizes its own images, torch resizes tensors, see `evalkit.geometry`.
+        """
         from evalkit.images import to_mode
 
-        if isinstance(image, torch.Tensor):
-            image = _with_channels(image, self.mode)
-        else:
+        if not isinstance(image, torch.Tensor):
             image = to_mode(image, self.mode)
-        pixels: torch.Tensor = _geometry(self)(image)
-        return pixels
+        else:
+            image = _with_channels(image, self.mode)
+        if not isinstance(image, torch.Tensor) or self.random_area is not None or self.flip:
+            pixels: torch.Tensor = _geometry(self)(image)
+            return pixels
+        if self.resize is not None:
+            image = resized(image, self.resize, self.interpolation)
+        return image if self.crop is None else cropped(image, self.crop)
+
+    @property
+    def is_exact_on_tensors(self) -> bool:
+        """Whether tensors are resized into the pixels that Pillow gives, within 1 of 255."""
+        is_random = self.random_area is not None or bool(self.flip)
+        return not is_random and (self.resize is None or self.interpolation == "bilinear")
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn pixels of shape (N, C, H, W), uint8, into float32, on the device they are on."""

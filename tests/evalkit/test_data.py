@@ -145,8 +145,8 @@ def test_manifests_that_cannot_be_used(tmp_path):
 
 def test_places_that_hold_no_data(tmp_path):
     expected = (
-        "data must be a folder of class folders, a manifest (.csv or .parquet) or "
-        "package.module:function, got "
+        "data must be a folder of class folders, a manifest (.csv or .parquet), WebDataset tars, "
+        "huggingface:PATH or package.module:function, got "
     )
     missing = tmp_path / "missing"
     assert message_of(missing) == f"{expected}{missing}: a path where there is nothing"
@@ -346,6 +346,7 @@ def test_what_is_odd_is_counted(tmp_path):
     read_all(open_data(root), audit=audit)
 
     assert dict(audit.oddities) == {
+        "grey": 1,
         "of 16 bits per channel, scaled to 8": 1,
         "transparent, laid on white": 1,
     }

@@ -1,10 +1,23 @@
 import random
+import struct
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from evalkit.images import DEEP, ROTATED, TRANSPARENT, UnreadableError, read_image, to_mode
+from evalkit.images import (
+    ALPHA,
+    DEEP,
+    GREY,
+    INKS,
+    PALETTE,
+    ROTATED,
+    TRANSPARENT,
+    UnreadableError,
+    read_image,
+    to_mode,
+)
 
 
 @pytest.fixture
@@ -41,7 +54,7 @@ def test_cmyk_jpeg_keeps_its_colour(tmp_path):
 
     assert red > 200
     assert max(green, blue) < 60
-    assert oddities == ()
+    assert oddities == (INKS,)
 
 
 def test_sixteen_bits_are_scaled_not_cut_off(path):
@@ -51,7 +64,7 @@ def test_sixteen_bits_are_scaled_not_cut_off(path):
     image, oddities = read_image(path, "L")
 
     assert np.asarray(image).tolist() == [[0, 128, 255]]
-    assert oddities == (DEEP,)
+    assert oddities == (DEEP, GREY)
 
 
 def test_pixels_of_unknown_range_are_not_guessed(tmp_path):
@@ -70,15 +83,58 @@ def test_transparent_pixels_show_the_paper_not_their_hidden_colour(path):
 def test_palette_with_transparency(path):
     image = Image.new("P", (2, 2), 0)
     image.putpalette([255, 0, 0, 0, 255, 0])
+    image.save(path)
+    assert first_pixel(path) == ((255, 0, 0), (PALETTE,))
+
     image.save(path, transparency=0)
+    assert first_pixel(path) == ((255, 255, 255), (TRANSPARENT, PALETTE))
 
-    assert first_pixel(path) == ((255, 255, 255), (TRANSPARENT,))
 
-
-def test_an_alpha_channel_that_hides_nothing_is_nothing_odd(path):
+def test_an_alpha_channel_that_hides_nothing_is_known(path):
     Image.new("RGBA", (2, 2), (255, 0, 0, 255)).save(path)
 
-    assert first_pixel(path) == ((255, 0, 0), ())
+    assert first_pixel(path) == ((255, 0, 0), (ALPHA,))
+
+
+def png(colour_type, bits, samples):
+    """One pixel, which Pillow does not write with 16 bits per colour."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, bits, colour_type, 0, 0, 0)
+    pixel = b"\0" + struct.pack(f">{len(samples)}H", *samples)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", compress(pixel))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_sixteen_bits_per_colour(tmp_path, path):
+    path.write_bytes(png(2, 16, [65535, 32768, 0]))
+    assert first_pixel(path) == ((255, 128, 0), (DEEP,))
+
+    path.write_bytes(png(6, 16, [65535, 32768, 0, 65535]))
+    assert first_pixel(path) == ((255, 128, 0), (ALPHA, DEEP))
+
+    portable = tmp_path / "image.ppm"
+    portable.write_bytes(b"P6 1 1 65535 " + struct.pack(">3H", 65535, 32768, 0))
+    assert first_pixel(portable) == ((255, 128, 0), (DEEP,))
+
+    portable.write_bytes(b"P6 1 1 255 " + bytes([255, 128, 0]))
+    assert first_pixel(portable) == ((255, 128, 0), ())
+
+
+def test_sixteen_bits_in_a_portable_grey_map(tmp_path):
+    path = tmp_path / "image.pgm"
+
+    path.write_bytes(b"P5 1 1 65535 " + struct.pack(">H", 32768))
+    assert first_pixel(path, "L") == (128, (DEEP, GREY))
+
+    path.write_bytes(b"P5 1 1 1023 " + struct.pack(">H", 1023))
+    assert first_pixel(path, "L") == (255, (DEEP, GREY))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -111,7 +167,7 @@ def test_orientation_is_applied(tmp_path, orientation):
     }
     assert upright.size == ((16, 8) if orientation < 5 else (8, 16))
     assert upright.getpixel(corners[bright[orientation]]) == 255
-    assert oddities == (() if orientation == 1 else (ROTATED,))
+    assert oddities == ((GREY,) if orientation == 1 else (ROTATED, GREY))
 
 
 def test_reasons_why_a_file_cannot_be_read(tmp_path, path):

@@ -1,0 +1,98 @@
+"""A table with the columns path and label, and any others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evalkit.data.source import RESERVED, of_files
+from evalkit.errors import InputError
+from evalkit.images import read_bytes
+from evalkit.wording import counted, natural_order, some
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from evalkit.data.source import Source
+
+SUFFIXES = (".csv", ".parquet", ".pq")
+
+
+def manifest(path: Path) -> Source:
+    """Read the table of samples; images are where it says, relative to the table itself.
+
+    Raises:
+        InputError: It is no table, or lacks something.
+    """
+    table = _read_table(path)
+    absent = [name for name in ("path", "label") if name not in table]
+    if absent:
+        raise InputError(
+            f"manifest must have the columns path and label, got {path} without "
+            f"{' and '.join(absent)}: it has {some(list(table.columns))}"
+        )
+    reserved = [name for name in RESERVED if name in table]
+    if reserved:
+        raise InputError(
+            f"manifest must leave the names {', '.join(RESERVED)} to the predictions, got {path} "
+            f"with {', '.join(reserved)}: rename these columns"
+        )
+    if table.empty:
+        raise InputError(f"manifest must have at least one row, got {path} with none")
+    wanted = table[["path", "label"]]
+    lacking = table.index[(wanted.isna() | (wanted == "")).any(axis=1)]
+    if len(lacking):
+        raise InputError(
+            f"manifest must have a path and a label in every row, got {path} without in "
+            f"{counted(len(lacking), 'row')}, the first of them row {lacking[0] + 1}"
+        )
+    paths = table["path"].astype(str).tolist()
+    labels = table["label"].astype(str).tolist()
+    names = sorted(set(labels))
+    root = path.parent
+    return of_files(
+        lambda position: read_bytes(root / paths[position]),
+        name=str(path),
+        paths=tuple(paths),
+        labels=labels,
+        classes=tuple(natural_order(names) if all(map(str.isdecimal, names)) else names),
+        columns=table.drop(columns=["path", "label"]),
+        order_is_a_guess=names != natural_order(names),
+    )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    if path.suffix.lower() != ".csv":
+        return _read_parquet(path)
+    try:
+        # Class names such as "NA" and "007" are names, not gaps and numbers.
+        text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"manifest must be a CSV file, got {path}: {reason}") from error
+    for name in text.columns.difference(["path", "label"]):
+        text[name] = _numbers_where_all_are(text[name])
+    return text
+
+
+def _numbers_where_all_are(column: pd.Series[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    try:
+        return pd.to_numeric(column)
+    except ValueError:
+        return column
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"manifest must be a Parquet file, got {path}: {reason}") from error

