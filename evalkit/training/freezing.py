@@ -57,7 +57,7 @@ def freeze_backbone(model: nn.Module, *, head: str | None = None) -> tuple[str, 
     for module in set(model.modules()) - learning:
         if _keeps_statistics(module):
             module.eval()
-            module.train = partial(_stay, module)
+            module.train = partial(_stay, module)  # type: ignore[method-assign]
     return tuple(frozen)
 
 

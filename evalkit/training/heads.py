@@ -119,7 +119,7 @@ def module_named(model: nn.Module, name: str) -> nn.Module:
     Raises:
         InputError: There is no module of that name.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if name not in modules:
         raise InputError(
             f"head must be the name of a module, got '{name}': the last ones are "
