@@ -1,6 +1,6 @@
-"""Four loaders on one zoo of checkpoints, and the memory they take -> docs/checkpoints.md.
+"""Four loaders on one zoo of checkpoints, and the memory they take -> docs/comparison.md.
 
-Usage: python benchmarks/checkpoint_zoo.py [GIB]   (size of the file for memory; default 4)
+Usage: python benchmarks/checkpoint_zoo.py [GIB]   (size of the files for memory; default 4)
 """
 
 from __future__ import annotations
@@ -20,33 +20,36 @@ import torch
 from tabulate import tabulate
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "checkpoints.md"
+PAGE = ROOT / "docs" / "comparison.md"
 MARK = "<!-- measured: python benchmarks/checkpoint_zoo.py writes what follows -->\n"
 PACKAGES = ("torch", "timm", "lightning", "safetensors", "accelerate", "pytorch-ignite")
 sys.path.insert(0, str(ROOT / "tests"))
 
 from checkpoint_files import SmallNet  # noqa: E402 - tests are no package
+from checkpoint_memory import (  # noqa: E402
+    LAYER_BYTES,
+    ONE_FILE,
+    SEVERAL_FILES,
+    shares_of,
+)
 from checkpoint_zoo import ZOO, Animal, is_installed, original_of, trained_net  # noqa: E402
 
 Loader = Callable[[Path, Animal], torch.nn.Module]
 
 MEMORY = """
-import os, sys, time, warnings
+import os, sys, warnings
 import torch
 from torch import nn
 warnings.simplefilter("ignore")
-loader, path, gib = sys.argv[1], sys.argv[2], float(sys.argv[3])
-layers = int(gib * 16)
+loader, path, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with torch.device("meta"):
-    net = nn.Sequential(*(nn.Linear(4096, 4096, bias=False) for _ in range(layers)))
+    layers = (nn.Linear(2048, 2048, bias=False) for _ in range(number))
+    net = nn.ModuleDict({"layers": nn.ModuleList(layers)})
 if loader == "write":
     state = {key: torch.full(value.shape, 0.5) for key, value in net.state_dict().items()}
     torch.save(state, path)
     sys.exit()
-if loader == "evalkit":
-    from evalkit import load_checkpoint as load
-    run = lambda: load(path, net)
-elif loader == "timm":
+if loader == "timm":
     from timm.models import load_checkpoint as load
     run = lambda: load(net, path, use_ema=False)
 else:
@@ -55,11 +58,10 @@ net = net.to_empty(device="cpu")
 def memory(name):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(name)) * 1024
-before, start = memory("VmRSS"), time.perf_counter()
+before = memory("VmRSS")
 run()
-seconds = time.perf_counter() - start
-assert (net[layers - 1].weight == 0.5).all()
-print((memory("VmHWM") - before) / os.path.getsize(path), seconds)
+assert (net["layers"][number - 1].weight == 0.5).all()
+print((memory("VmHWM") - before) / os.path.getsize(path))
 """
 
 
@@ -73,13 +75,13 @@ def main(gib: float) -> None:
     silent = ["**wrong, silently**"]
     silent += [f"**{sum('silently' in row[column] for row in rows)}**" for column in range(1, 5)]
     table = tabulate([*rows, totals, silent], headers=["File", *LOADERS], tablefmt="github")
-    memory = tabulate(_memory(gib), headers=["Loader", "peak", "seconds"], tablefmt="github")
+    memory = tabulate(_memory(gib), headers=["Loader", "file", "peak"], tablefmt="github")
     measured = (
         f"Run on {dt.datetime.now(dt.UTC):%Y-%m-%d} with Python {platform.python_version()}, "
         f"{', '.join(f'{name} {version(name)}' for name in PACKAGES)}.\n\n{table}\n\n"
-        f"## Memory\n\nA file of {gib:g} GiB into a model of the same size on the CPU: peak of the "
-        "process's memory above what it\ntook before the load, as a share of the file. The model's "
-        f"own values are 1.00 of it.\n\n{memory}\n"
+        f"### Memory\n\nA checkpoint of {gib:g} GiB into a model of the same size on the CPU: peak "
+        "of the process's memory above what it\ntook before the load, as a share of the files. The "
+        f"model's own values are 1.00 of it.\n\n{memory}\n"
     )
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(page[: page.index(MARK) + len(MARK)] + "\n" + measured, encoding="utf-8")
@@ -153,13 +155,18 @@ LOADERS: dict[str, Loader] = {
 
 
 def _memory(gib: float) -> list[list[str]]:
+    layers = max(1, round(gib * (1 << 30) / LAYER_BYTES))
     rows = []
+    for kind in (*ONE_FILE, *SEVERAL_FILES):
+        with tempfile.TemporaryDirectory() as folder:
+            peak = shares_of(folder, [kind], layers=layers)[kind]
+        rows.append(["evalkit", kind, f"{peak:.2f}"])
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "large.pth")
-        _child("write", path, str(gib))
-        for loader in ("evalkit", "timm", "torch"):
-            peak, seconds = map(float, _child(loader, path, str(gib)).split())
-            rows.append([loader, f"{peak:.2f}", f"{seconds:.1f}"])
+        _child("write", path, str(layers))
+        for loader in ("timm", "torch"):
+            peak = float(_child(loader, path, str(layers)))
+            rows.append([loader, "zip", f"{peak:.2f}"])
     return rows
 
 

@@ -1,5 +1,7 @@
 """Every kind of checkpoint in the wild: loaded, and compared with the original tensor by tensor."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from checkpoint_files import SmallNet
@@ -46,3 +48,15 @@ def test_every_tensor_comes_out(tmp_path, name):
 
 def test_the_zoo_is_large():
     assert len(ZOO) >= 60
+
+
+def test_the_table_of_loaders_is_about_this_zoo():
+    """Run ``python benchmarks/checkpoint_zoo.py`` where this fails."""
+    page = (Path(__file__).parents[2] / "docs" / "comparison.md").read_text(encoding="utf-8")
+    table = page[page.index("| File ") :].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+    files = [row for row in rows if not row[0].startswith("**")]
+    assert [row[0] for row in files] == list(ZOO)
+    assert {row[1] for row in files} == {"all"}
+    assert rows[-2][0] == f"**all, of {len(ZOO)}**"
