@@ -18,13 +18,15 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
 
     Workers of a DataLoader are seeded by torch from these seeds, NumPy and Python in them too
     (torch 1.9 and later); the order of a shuffling DataLoader is repeatable by itself only with a
-    generator of its own: ``DataLoader(…, generator=torch.Generator().manual_seed(seed))``.
+    generator of its own: ``DataLoader(…, generator=torch.Generator().manual_seed(seed))``. The
+    order of Python's sets of text is decided before any program runs, by PYTHONHASHSEED.
 
     Args:
         seed: From 0 to 2**32 - 1.
         deterministic: Also refuse operations whose results vary from run to run, and let cuDNN
             not choose algorithms by speed. Slower. For cuBLAS the variable
-            CUBLAS_WORKSPACE_CONFIG is set, which works until CUDA is first used.
+            CUBLAS_WORKSPACE_CONFIG is set, which works until CUDA is first used. False changes
+            none of these settings.
 
     Raises:
         InputError: *seed* is out of range.
@@ -45,3 +47,4 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(mode=True)
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
