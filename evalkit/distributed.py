@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
+from evalkit.errors import InputError
+from evalkit.hardware import choose_device
+
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)  # the last process may need that much longer; death is known at once
 
 
 def is_running() -> bool:
@@ -51,3 +61,106 @@ def gathered(value: T) -> list[T]:
     found: list[T | None] = [None] * ranks()
     dist.all_gather_object(found, value)
     return found  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """This process among those that work on one thing.
+
+    Attributes:
+        rank: Its number, from 0.
+        size: How many they are.
+
+    Example:
+        >>> ALONE.gathered("found"), ALONE.agreed(lambda: 7), ALONE.is_first
+        (['found'], 7, True)
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that speaks for all."""
+        return self.rank == 0
+
+    def gathered(self, value: T) -> list[T]:
+        """What every process gives here, in the order of ranks; all of them must call it.
+
+        Raises:
+            InputError: One of them died.
+        """
+        if self.size == 1:
+            return [value]
+        try:
+            return gathered(value)
+        except RuntimeError as error:
+            what = " ".join(str(error).split())
+            raise InputError(
+                f"all {self.size} processes must reach the end, got '{what[:200]}' in that of rank "
+                f"{self.rank}: one of them died; what is written stays valid, --resume goes on "
+                "with it, with any number of processes"
+            ) from error
+
+    def agreed(self, function: Callable[[], T]) -> T:
+        """Call a function in every process; bad input in one of them ends it in all.
+
+        Raises:
+            InputError: The function raises it here, or in another process.
+        """
+        fault: InputError | None = None
+        try:
+            found = function()
+        except InputError as error:
+            fault = error
+        faults = self.gathered(None if fault is None else str(fault))
+        if fault is not None:
+            raise fault
+        for message in faults:
+            if message is not None:
+                raise InputError(message)
+        return found
+
+
+ALONE = Processes()
+
+
+def processes() -> Processes:
+    """This process among all that torchrun started and that know each other."""
+    return Processes(rank=rank(), size=ranks())
+
+
+@contextmanager
+def introduced(device: str) -> Iterator[str]:
+    """Let the processes that torchrun started know each other, for as long as a block runs.
+
+    Args:
+        device: As the user gave it; for "auto" and "cuda" the processes of a machine take its
+            GPUs in turn.
+
+    Yields:
+        The device of this process.
+
+    Raises:
+        InputError: There is no such device, or one GPU was named for all processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or is_running():  # noqa: PLR2004
+        yield device
+        return
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        if ":" in device:
+            raise InputError(
+                f"device must be auto, cuda or cpu for several processes, got '{device}': each "
+                "takes a GPU of its own"
+            )
+        local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        chosen = torch.device("cuda", local)
+        torch.cuda.set_device(chosen)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE
+    )
+    try:
+        yield str(chosen)
+    finally:
+        dist.destroy_process_group()

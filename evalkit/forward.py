@@ -60,7 +60,7 @@ class Forward:
         tensors = (*model.parameters(), *model.buffers())
         before = [tensor for tensor in tensors if channels_last and tensor.is_contiguous()]
         if channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         try:
             yield cls(
                 model=torch.compile(model, dynamic=False) if compiled else model,
@@ -89,10 +89,8 @@ class Forward:
         while waiting:
             some_inputs, some_labels = waiting.popleft()
             if self.most is not None and len(some_inputs) > self.most:
-                pieces = zip(
-                    some_inputs.split(self.most), some_labels.split(self.most), strict=True
-                )
-                waiting.extendleft(reversed(list(pieces)))
+                pieces = [torch.split(one, self.most) for one in (some_inputs, some_labels)]
+                waiting.extendleft(reversed(list(zip(*pieces, strict=True))))
                 continue
             packed = self._attempt(some_inputs, some_labels)
             if packed is None:

@@ -12,6 +12,7 @@ import torch
 from evalkit.outputs import Rows
 
 Key = TypeVar("Key")
+Key_contra = TypeVar("Key_contra", contravariant=True)
 # Batches whose results are still on their way: one that is computed while another is prepared. It
 # also bounds how far the program runs ahead of the device, and with it the memory.
 IN_FLIGHT = 2
@@ -34,7 +35,7 @@ def uploaded(
         for key, inputs, labels in batches:
             yield key, inputs.to(device), labels.to(device)
         return
-    copying = torch.cuda.Stream(device)
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     slots = [_Slot(), _Slot()]
     for number, (key, inputs, labels) in enumerate(batches):
         slot = slots[number % len(slots)]
@@ -66,10 +67,10 @@ class _Slot:
         return buffer[: tensor.numel()].view(tensor.shape).copy_(tensor)
 
 
-class Results(Protocol[Key]):
+class Results(Protocol[Key_contra]):
     """Takes what is kept of batches and delivers it from the CPU, in order."""
 
-    def add(self, key: Key, packed: Sequence[torch.Tensor]) -> None:
+    def add(self, key: Key_contra, packed: Sequence[torch.Tensor]) -> None:
         """Take what `evalkit.outputs.per_sample` gives for a batch."""
 
     def finish(self) -> None:
@@ -104,7 +105,7 @@ class _Later(Generic[Key]):
         for one in packed:
             target = torch.empty(one.shape, dtype=one.dtype, pin_memory=True)
             arriving.append(target.copy_(one, non_blocking=True))
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
         self.waiting.append((key, arriving, arrived))
         if len(self.waiting) > IN_FLIGHT:

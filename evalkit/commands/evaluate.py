@@ -44,7 +44,11 @@ from evalkit.commands import options
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps or xpu."
 )
 @click.option(
-    "--batch-size", default=64, show_default=True, type=click.IntRange(1), help="Images per batch."
+    "--batch-size",
+    default="64",
+    show_default=True,
+    type=options.BATCH_SIZE,
+    help="Images per batch; auto takes as many as the device has the memory for.",
 )
 @click.option(
     "--precision",
@@ -52,6 +56,12 @@ from evalkit.commands import options
     show_default=True,
     type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
     help="How exactly to compute.",
+)
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the model first (torch.compile): minutes at the start, faster from then on.",
 )
 @click.option(
     "--workers",
@@ -76,6 +86,16 @@ from evalkit.commands import options
     is_flag=True,
     help="Import the checkpoint's own classes and run their code. Only for files that you wrote.",
 )
+@click.option(
+    "--save-probabilities",
+    is_flag=True,
+    help="Keep the probabilities of all classes, for ranking.csv and for others to use.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a run in OUT that was killed; begin one where there is none.",
+)
 @options.thumbnails
 @options.plots
 @options.statistics
@@ -88,7 +108,7 @@ def evaluate(
     classes_file: Path | None,
     weights: str | None,
     device: str,
-    batch_size: int,
+    batch_size: int | str,
     precision: str,
     workers: int | None,
     on_unreadable: str,
@@ -96,6 +116,9 @@ def evaluate(
     trust: bool,
     thumbnails: bool,
     plots: bool,
+    compiled: bool,
+    save_probabilities: bool,
+    resume: bool,
     **chosen: Any,
 ) -> None:
     """Evaluate a checkpoint on labelled images.
@@ -107,29 +130,39 @@ def evaluate(
     """
     options.require_torch()
     from evalkit import run
+    from evalkit.distributed import introduced
     from evalkit.predictions import read_classes
     from evalkit.report.tables import check_folder
     from evalkit.report.text import as_text
 
     method, group_by = options.method(chosen)
     check_folder(out)
-    source = options.open_source(data, method, group_by)
-    evaluation = run.evaluate(
-        checkpoint,
-        source,
-        model=model,
-        classes=read_classes(classes_file) if classes_file else None,
-        weights=weights,
-        device=device,
-        batch_size=batch_size,
-        precision=precision,
-        workers=workers,
-        on_unreadable=on_unreadable,
-        allow_partial=allow_partial,
-        trust=trust,
-    )
-    evaluation = options.rescored(evaluation, method, group_by)
-    evaluation.summary["command"] = options.this_command()
-    evaluation.save(out, thumbnails=thumbnails, plots=plots)
-    click.echo(as_text(evaluation))
-    click.echo(f"\nwritten to {out}")
+    with introduced(device) as own_device, options.only_the_first_speaks():
+        evaluation = run.evaluate_together(
+            checkpoint,
+            options.open_source(data, method, group_by),
+            run.Options(
+                model=model,
+                classes=read_classes(classes_file) if classes_file else None,
+                weights=weights,
+                device=own_device,
+                batch_size=batch_size,
+                precision=precision,
+                compiled=compiled,
+                workers=workers,
+                on_unreadable=on_unreadable,
+                allow_partial=allow_partial,
+                trust=trust,
+                save_probabilities=save_probabilities,
+                out=out,
+                resume=resume,
+                thumbnails=thumbnails,
+                plots=plots,
+                command=options.this_command(without="--resume"),
+                method=method,
+                group_by=group_by,
+            ),
+        )
+    if evaluation is not None:
+        click.echo(as_text(evaluation))
+        click.echo(f"\nwritten to {out}")

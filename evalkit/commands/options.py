@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +14,33 @@ import click
 
 from evalkit.errors import InputError
 from evalkit.wording import some
+from gpudiag.command_line import EXIT_BAD_INPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType
 
     from evalkit.data import Source
-    from evalkit.evaluation import Evaluation
     from evalkit.method import Method
 
+
+class _BatchSize(click.ParamType):  # type: ignore[type-arg] - it has none before click 8.3
+    """A number from 1, or "auto"."""
+
+    name = "N|auto"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if value == "auto":
+            return "auto"
+        text = str(value)
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"{text!r} is neither a number from 1 nor 'auto'.", param, ctx)
+        return int(text)
+
+
+BATCH_SIZE = _BatchSize()
 PATH = click.Path(path_type=Path)  # the commands check themselves and say what to do
 RULES = ("scikit-learn", "all", "with-samples", "defined")  # without loading NumPy for --help
 _STATISTICS = (
@@ -179,18 +201,47 @@ def open_source(data: str, method: Method, group_by: Sequence[str]) -> str | Sou
     return source
 
 
-def rescored(evaluation: Evaluation, method: Method, group_by: Sequence[str]) -> Evaluation:
-    """The evaluation as the options want it, where they say anything."""
-    from evalkit.method import USUAL
+def this_command(*, without: str = "") -> str:
+    """Return this command line, to be run again.
 
-    if method == USUAL and not group_by:
-        return evaluation
-    return evaluation.scored_by(method, group_by=group_by)
+    Args:
+        without: A flag that says nothing about the result.
+    """
+    return shlex.join(["evalkit", *(word for word in sys.argv[1:] if word != without or not word)])
 
 
-def this_command() -> str:
-    """Return this command line, to be run again."""
-    return shlex.join(["evalkit", *sys.argv[1:]])
+@contextmanager
+def only_the_first_speaks() -> Iterator[None]:
+    """Let one of several processes say what is wrong with the input of all of them.
+
+    While it lasts, the signal that torchrun sends to those that are left when one died, and a
+    cluster before it takes a machine away, ends them in one line.
+    """
+    from evalkit.distributed import processes
+
+    us = processes()
+    former = signal.signal(signal.SIGTERM, _told_to_stop) if us.size > 1 else None
+    try:
+        yield
+    except InputError:
+        if us.is_first:
+            raise
+        raise click.exceptions.Exit(EXIT_BAD_INPUT) from None
+    finally:
+        if former is not None:
+            signal.signal(signal.SIGTERM, former)
+
+
+def _told_to_stop(_signal: int, _frame: FrameType | None) -> None:
+    from evalkit.distributed import processes
+
+    us = processes()
+    click.echo(
+        f"evalkit: process {us.rank} of {us.size} was told to stop, because another one died or "
+        "the job was ended: what is written stays valid, --resume goes on with it",
+        err=True,
+    )
+    os._exit(128 + signal.SIGTERM)  # at once: the others are gone, and so is what waits for them
 
 
 def require_torch() -> None:

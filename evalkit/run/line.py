@@ -1,47 +1,48 @@
-"""The line itself: plan, predictions, evaluation."""
+"""The line itself: plan, shards, table, evaluation."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import pandas as pd
-import torch
 
-from evalkit.batches import Audit, batches
-from evalkit.checkpoint.choose import choose_model
-from evalkit.checkpoint.load import load_contents
-from evalkit.checkpoint.read import read
-from evalkit.data import Source, open_data
+from evalkit.batches import Audit
+from evalkit.distributed import ALONE, Processes, processes
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
-from evalkit.hardware import choose_device
-from evalkit.inference import Inputs, Scored, predict
-from evalkit.run.plan import Plan, choose_classes, choose_transform, guesses
-from evalkit.run.record import record
+from evalkit.inference import progress
+from evalkit.method import USUAL
+from evalkit.predictions import arrange
+from evalkit.report.tables import OF_ANY_EVALUATION, check_folder
+from evalkit.run.batch_size import choose_batch_size
+from evalkit.run.cut import Cut, cut
+from evalkit.run.identity import identity, image_folder, refuse_differences
+from evalkit.run.memory import InMemory
+from evalkit.run.merge import merge
+from evalkit.run.options import AUTO, Options
+from evalkit.run.plan import Plan, make_plan
+from evalkit.run.record import Pace, record
+from evalkit.run.table import parquet
+from evalkit.run.unfinished import NAME, Unfinished, batch_size_of, begun, refuse_leftovers, writing
+from evalkit.run.work import Worked, in_background, make_shards
 from evalkit.wording import some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
+    from evalkit.data import Source
+    from evalkit.method import Method
     from evalkit.transforms import TransformSpec
 
-ON_UNREADABLE = ("fail", "skip")
-MOST_WORKERS = 8  # threads that decode; more wait for each other
 LISTED_UNREADABLE = 20
-
-
-@dataclass(kw_only=True)
-class _Reading:
-    """What is known of the samples once they have been read."""
-
-    audit: Audit = field(default_factory=Audit)
-    positions: list[torch.Tensor] = field(default_factory=list)
+PREDICTIONS = "predictions.parquet"
+Store = Unfinished | InMemory
 
 
 def evaluate(
@@ -52,13 +53,19 @@ def evaluate(
     classes: Sequence[str] | None = None,
     weights: str | None = None,
     transform: TransformSpec | Mapping[str, Any] | None = None,
-    device: str = "auto",
-    batch_size: int = 64,
+    device: str = AUTO,
+    batch_size: int | str = 64,
     precision: str = "fp32",
+    compiled: bool = False,
     workers: int | None = None,
     on_unreadable: str = "fail",
     allow_partial: float | None = None,
     trust: bool = False,
+    save_probabilities: bool = False,
+    out: str | Path | None = None,
+    resume: bool = False,
+    method: Method = USUAL,
+    group_by: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate a checkpoint on labelled images.
 
@@ -76,121 +83,198 @@ def evaluate(
         transform: From image to input. None takes that of the checkpoint, else the model's own,
             else the usual one of ImageNet.
         device: "auto", "cpu", "cuda", "cuda:1", "mps" or "xpu".
-        batch_size: Images per batch.
+        batch_size: Images per batch, or "auto" for as many as the device has the memory for.
         precision: "fp32", "tf32", "bf16" or "fp16".
+        compiled: Whether `torch.compile` compiles the model first.
         workers: Threads that decode. None takes one per core, at most 8.
         on_unreadable: "fail" or "skip". Both look at all images and list those that cannot be
             read; there is never a substitute.
         allow_partial: The share of the model that the checkpoint must fill, see
             `load_checkpoint`.
         trust: Import the checkpoint's own classes and run their code, see `load_checkpoint`.
+        save_probabilities: Keep those of all classes, in the column ``probabilities``.
+        out: Folder for everything that `Evaluation.save` writes. Predictions are written there as
+            they come, so that memory does not grow with the data; those of the result are then
+            None: they are in its ``predictions.parquet``. None keeps them in memory.
+        resume: Go on with a run in *out* that was killed.
+        method: How scores are averaged, and how their intervals are made.
+        group_by: Columns of the data whose values make slices.
 
     Raises:
         InputError: Something of this is not there, does not fit, or cannot be read.
     """
-    if on_unreadable not in ON_UNREADABLE:
-        raise InputError(f"on_unreadable must be fail or skip, got '{on_unreadable}'")
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise InputError(
-            f"batch_size and workers must be at least 1, got {batch_size} and {workers}"
-        )
-    choose_device(device)
-    contents, source = read(Path(checkpoint), trust=trust), open_data(data)
-    names, named_by = choose_classes(classes, contents, source)
-    choice = choose_model(contents, model, num_classes=len(names), weights=weights)
-    net = choice.model
-    report = load_contents(
-        contents, net, weights=weights, allow_partial=allow_partial, guess=choice.guess
-    )
-    chosen, origin = choose_transform(transform, report, net, choice.spec)
-    plan = Plan(
-        source=source,
-        classes=names,
-        model=net,
-        report=report,
-        transform=chosen,
-        transform_origin=origin,
-        spec=choice.spec,
+    options = Options(
+        model=model,
+        classes=classes,
+        weights=weights,
+        transform=transform,
+        allow_partial=allow_partial,
+        trust=trust,
         device=device,
         precision=precision,
-        on_unreadable=on_unreadable,
+        compiled=compiled,
         batch_size=batch_size,
-        workers=workers or min(os.cpu_count() or 1, MOST_WORKERS),
-        warnings=(*report.warnings, *guesses(source, names, named_by, origin)),
+        workers=workers,
+        on_unreadable=on_unreadable,
+        out=Path(out) if out is not None else None,
+        resume=resume,
+        save_probabilities=save_probabilities,
+        method=method,
+        group_by=group_by,
     )
-    reading = _Reading()
-    scored = predict(
-        net,
-        _feed(plan, reading),
-        classes=names,
-        device=device,
-        precision=precision,
-        prepare=chosen.normalize,
-        total=len(source),
-    )
-    return Evaluation.from_predictions(
-        _table(plan, reading, scored),
-        classes=names,
-        run=record(plan, reading.audit, scored),
-        images=_image_folder(source),
-    )
+    evaluation = _run(checkpoint, data, options, ALONE)
+    return cast("Evaluation", evaluation)  # only the others of several processes have none
 
 
-def _image_folder(source: Source) -> Path | None:
-    """Return what the paths of the samples are relative to; a Dataset of one's own has no files."""
-    place = Path(source.name)
-    if place.is_dir():
-        return place
-    return place.parent if place.is_file() else None
+def evaluate_together(
+    checkpoint: str | Path, data: str | Path | Source, options: Options
+) -> Evaluation | None:
+    """Evaluate a share of the data in every process that torchrun started; all must call it.
 
+    Args:
+        checkpoint: As for `evaluate`.
+        data: As for `evaluate`.
+        options: With *out*, on a file system that all processes see, unless there is only one.
 
-def _feed(plan: Plan, reading: _Reading) -> Iterator[Inputs]:
-    """Yield pixels and labels; note what was read.
+    Returns:
+        The result in the process of rank 0, None in the others.
 
     Raises:
-        InputError: Images cannot be read and that is not to be skipped; after all were looked at.
+        InputError: As for `evaluate`; in all processes, if in any.
     """
-    outputs = {name: position for position, name in enumerate(plan.classes)}
-    unreadable = reading.audit.unreadable
-    for batch in batches(
-        plan.source,
-        plan.transform,
-        outputs,
-        batch_size=plan.batch_size,
-        workers=plan.workers,
-        audit=reading.audit,
-    ):
-        if unreadable and plan.on_unreadable == "fail":
-            continue  # the run is lost: only the list of them is still wanted
-        if not len(batch.indices):
-            continue
-        reading.positions.append(batch.indices)
-        yield batch.pixels, batch.labels
-    if unreadable and (plan.on_unreadable == "fail" or not reading.positions):
-        listed = some([f"{one.path} ({one.reason})" for one in unreadable], LISTED_UNREADABLE)
+    return _run(checkpoint, data, options, processes())
+
+
+def _run(
+    checkpoint: str | Path, data: str | Path | Source, options: Options, us: Processes
+) -> Evaluation | None:
+    if options.out is None and us.size > 1:
         raise InputError(
-            f"data must have images that can be read, got {len(unreadable)} of "
-            f"{len(plan.source)} in {plan.source.name} that cannot: {listed}: mend them, or leave "
-            "them out with on-unreadable skip"
+            "out must be a folder that all processes see, to put their predictions together, got "
+            f"none for {us.size} processes"
         )
+    us.agreed(lambda: _refuse_occupied(options))
+    plan = us.agreed(lambda: make_plan(checkpoint, data, options))
+    if options.batch_size == AUTO:
+        plan = replace(plan, batch_size=_found_batch_size(plan, options, us))
+    scores = len(plan.classes) if plan.computation.scores else 0
+    parts = cut(len(plan.source), batch_size=plan.batch_size, scores=scores)
+    with ExitStack() as stack:
+        store: Store = InMemory()
+        present: list[int] = []
+        if options.out is not None:
+            store = _shared_folder(stack, plan, options.out, us, resume=options.resume)
+            present = us.gathered(store.present(parts) if us.is_first else [])[0]
+        pace = _work(plan, parts, store, present, us)
+        return _result(plan, parts, store, pace, options) if us.is_first else None
 
 
-def _table(plan: Plan, reading: _Reading, scored: Scored) -> pd.DataFrame:
-    positions = torch.cat(reading.positions).numpy()
-    categories = pd.Index(plan.classes)
-    names = np.array(plan.classes, dtype=object)
-    frame = pd.DataFrame(
-        {
-            "index": positions,
-            "path": [plan.source.paths[position] for position in positions],
-            "label": pd.Categorical.from_codes(scored.labels, categories=categories),
-            "prediction": pd.Categorical.from_codes(scored.predictions, categories=categories),
-            "confidence": scored.confidence,
-            "label_probability": scored.label_probability,
-            "loss": scored.loss,
-            "top5": names[scored.top].tolist(),
-        }
+def _refuse_occupied(options: Options) -> None:
+    """Find out before any work whether results can be written."""
+    if options.out is not None:
+        check_folder(options.out, names=(*OF_ANY_EVALUATION, PREDICTIONS))
+        if not options.resume:
+            refuse_leftovers(options.out)
+
+
+def _found_batch_size(plan: Plan, options: Options, us: Processes) -> int:
+    """The size that all processes have the memory for, or that of the run to go on with."""
+    former = batch_size_of(options.out) if options.resume and options.out is not None else None
+    found = us.agreed(lambda: former or choose_batch_size(plan))
+    return min(us.gathered(found))
+
+
+def _shared_folder(
+    stack: ExitStack, plan: Plan, out: Path, us: Processes, *, resume: bool
+) -> Unfinished:
+    """Begin the run, or go on with it, and let all processes know its name."""
+    mine = us.agreed(lambda: identity(plan))
+    firsts = us.gathered(mine)[0]
+    us.agreed(lambda: refuse_differences(firsts, mine, where="the process of rank 0"))
+    first = us.agreed(
+        lambda: stack.enter_context(begun(out, mine, resume=resume)) if us.is_first else None
     )
-    if plan.source.columns is None:
-        return frame
-    return pd.concat([frame, plan.source.columns.iloc[positions].reset_index(drop=True)], axis=1)
+    run = us.gathered(first.run if first is not None else "")[0]
+    return first if first is not None else Unfinished(folder=out / NAME, run=run)
+
+
+def _work(plan: Plan, parts: Cut, store: Store, present: list[int], us: Processes) -> Pace:
+    """Make the shards that are missing, each process its share of them."""
+    missing = sorted(set(parts.shards) - set(present))
+    mine = missing[us.rank :: us.size]
+    todo = sum(len(parts.positions(shard)) for shard in mine)
+    done = parts.samples - todo if us.size == 1 else 0
+    started = time.perf_counter()
+
+    def work() -> Worked:
+        with (
+            progress(
+                done + todo if us.is_first else None,
+                done=done,
+                what="evaluate" if us.size == 1 else f"evaluate 1/{us.size}",
+            ) as advance,
+            in_background(store.write) as deliver,
+        ):
+            return make_shards(plan, parts, mine, deliver=deliver, advance=advance)
+
+    worked = us.agreed(work)
+    seconds = time.perf_counter() - started
+    lost = Audit()
+    for audit in us.gathered(worked.lost):
+        lost.add(audit)
+    if lost.unreadable:
+        raise InputError(_unreadable(plan, lost))
+    return Pace(
+        samples=sum(us.gathered(worked.samples)),
+        seconds=max(us.gathered(seconds)),
+        processes=us.size,
+        flags=worked.flags,
+    )
+
+
+def _unreadable(plan: Plan, lost: Audit) -> str:
+    listed = some([f"{one.path} ({one.reason})" for one in lost.unreadable], LISTED_UNREADABLE)
+    return (
+        f"data must have images that can be read, got {len(lost.unreadable)} of "
+        f"{len(plan.source)} in {plan.source.name} that cannot: {listed}: mend them, or leave "
+        "them out with on-unreadable skip"
+    )
+
+
+def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) -> Evaluation:
+    """Merge the shards, score them, and write the results where a folder is given."""
+    gave_probabilities = all(store.gave_probabilities(number) for number in parts.shards)
+    frames: list[pd.DataFrame] = []
+    with ExitStack() as stack:
+        keep: Callable[[pd.DataFrame], None] = frames.append
+        if isinstance(store, Unfinished):
+            stack.enter_context(writing(store.folder))
+            table = store.folder / PREDICTIONS
+            keep = stack.enter_context(parquet(table, plan.source.columns))
+        merged = merge(
+            plan,
+            parts,
+            (store.read(number) for number in parts.shards),
+            gave_probabilities=gave_probabilities,
+            keep=keep,
+            method=options.method,
+            group_by=options.group_by,
+        )
+        if not merged.scored:
+            raise InputError(_unreadable(plan, merged.audit))
+    run = record(plan, merged, pace)
+    evaluation = Evaluation(
+        **merged.study.results(plan.classes, run=run),
+        record=run,
+        samples=merged.samples,
+        images=image_folder(plan.source),
+        predictions=arrange(pd.concat(frames, ignore_index=True)) if frames else None,
+    )
+    if options.command is not None:
+        evaluation.summary["command"] = options.command
+    if isinstance(store, Unfinished) and options.out is not None:
+        evaluation.save(options.out, thumbnails=options.thumbnails, plots=options.plots)
+        with writing(store.folder):
+            (store.folder / PREDICTIONS).replace(options.out / PREDICTIONS)
+            store.remove()
+    return evaluation

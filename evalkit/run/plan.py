@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.checkpoint.choose import choose_model
+from evalkit.checkpoint.load import load_contents
+from evalkit.checkpoint.read import read
 from evalkit.checkpoint.report import LoadReport, found_classes
-from evalkit.data import Source
+from evalkit.data import Source, open_data
 from evalkit.errors import InputError
+from evalkit.hardware import choose_device
+from evalkit.inference import Computation
+from evalkit.run.options import AUTO
 from evalkit.transforms import TransformSpec, evaluation, preset_of
 from evalkit.wording import counted, natural_order, some
 
@@ -17,6 +25,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.checkpoint.read import Contents
+    from evalkit.run.options import Options
+
+MOST_WORKERS = 8  # threads that decode; more wait for each other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +41,51 @@ class Plan:
     transform: TransformSpec
     transform_origin: str  # who chose it: option, checkpoint, model or default
     spec: str | None  # of the model, see `evalkit.models.build`
-    device: str
-    precision: str
+    computation: Computation
     batch_size: int
-    workers: int
-    on_unreadable: str
+    workers: int  # threads that decode
+    on_unreadable: str  # fail or skip
     warnings: tuple[str, ...]
+    reading: Mapping[str, Any] = field(default_factory=dict)  # what else decides the pixels
+
+
+def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Options) -> Plan:
+    """Open the checkpoint and the data, and decide how the one is evaluated on the other.
+
+    Raises:
+        InputError: Something of this is not there, does not fit, or cannot be read.
+    """
+    device = choose_device(options.device)
+    contents, source = read(Path(checkpoint), trust=options.trust), open_data(data)
+    names, named_by = choose_classes(options.classes, contents, source)
+    choice = choose_model(contents, options.model, num_classes=len(names), weights=options.weights)
+    report = load_contents(
+        contents,
+        choice.model,
+        weights=options.weights,
+        allow_partial=options.allow_partial,
+        guess=choice.guess,
+    )
+    chosen, origin = choose_transform(options.transform, report, choice.model, choice.spec)
+    return Plan(
+        source=source,
+        classes=names,
+        model=choice.model,
+        report=report,
+        transform=chosen,
+        transform_origin=origin,
+        spec=choice.spec,
+        computation=Computation(
+            device=str(device),
+            precision=options.precision,
+            compiled=options.compiled,
+            scores=options.save_probabilities,
+        ),
+        batch_size=0 if options.batch_size == AUTO else int(options.batch_size),
+        workers=options.workers or min(os.cpu_count() or 1, MOST_WORKERS),
+        on_unreadable=options.on_unreadable,
+        warnings=(*report.warnings, *guesses(source, names, named_by, origin)),
+    )
 
 
 def choose_classes(

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evalkit.hardware import choose_device, environment
-from evalkit.wording import counted
+from evalkit.scores import margins
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from evalkit.batches import Audit
-    from evalkit.inference import Scored
+    from evalkit.run.merge import Merged
     from evalkit.run.plan import Plan
 
+FEWEST = 20  # samples, before one class for all of them is no chance
+MOST_OF_ALL = 0.95  # share of samples that get one class which far fewer of them have
+FAR_FEWER = 0.5  # share of samples whose label that class may be
 
-def record(plan: Plan, audit: Audit, scored: Scored) -> dict[str, Any]:
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast it went, this time: what was there before does not count.
+
+    Attributes:
+        samples: How many were scored by all processes.
+        seconds: How long the slowest of them took.
+        processes: How many there were.
+        flags: What decides how exact the results are, see `evalkit.hardware.computing`.
+    """
+
+    samples: int
+    seconds: float
+    processes: int
+    flags: Mapping[str, Any]
+
+
+def record(plan: Plan, merged: Merged, pace: Pace) -> dict[str, Any]:
     """Return how the predictions were made, for the summary."""
-    scores = {"nll": float(scored.loss.mean()), "brier": float(scored.brier.mean())}
+    scores = {
+        "nll": merged.loss / merged.scored,
+        "brier": merged.brier / merged.scored,
+    }
     return {
-        "unreadable": [asdict(one) for one in audit.unreadable],
+        "unreadable": [asdict(one) for one in merged.audit.unreadable],
         "checkpoint": plan.report.summary(),
         "model": {
             "spec": plan.spec,
@@ -30,21 +55,23 @@ def record(plan: Plan, audit: Audit, scored: Scored) -> dict[str, Any]:
             "parameters": sum(parameter.numel() for parameter in plan.model.parameters()),
         },
         "transform": {"origin": plan.transform_origin, **plan.transform.as_dict()},
-        "precision_flags": dict(scored.precision_flags),
-        "environment": environment(choose_device(plan.device)),
+        "precision_flags": dict(pace.flags),
+        "environment": environment(choose_device(plan.computation.device)),
         "throughput": {
-            "samples_per_second": len(scored) / scored.seconds,
-            "seconds": scored.seconds,
+            "samples_per_second": pace.samples / pace.seconds if pace.samples else None,
+            "seconds": pace.seconds,
             "batch_size": plan.batch_size,
             "workers": plan.workers,
+            "processes": pace.processes,
         },
-        "warnings": [*plan.warnings, *_observations(plan, audit, scored)],
-        "scores": {name: value for name, value in scores.items() if np.isfinite(value)},
+        "warnings": [*plan.warnings, *_observations(plan, merged)],
+        "scores": {name: value for name, value in scores.items() if math.isfinite(value)},
     }
 
 
-def _observations(plan: Plan, audit: Audit, scored: Scored) -> Iterator[str]:
+def _observations(plan: Plan, merged: Merged) -> Iterator[str]:
     """Say what the run noticed in the images and in the scores."""
+    audit = merged.audit
     if audit.unreadable:
         yield (
             f"{len(audit.unreadable)} of {counted(len(plan.source), 'image')} could not be read "
@@ -52,10 +79,34 @@ def _observations(plan: Plan, audit: Audit, scored: Scored) -> Iterator[str]:
         )
     for oddity, count in audit.oddities.items():
         yield f"{counted(count, 'image')} {'was' if count == 1 else 'were'} {oddity}"
-    if scored.not_finite:
+    if merged.not_finite:
         yield (
-            f"{scored.not_finite} of {counted(len(scored), 'sample')} got NaN or infinite scores: "
-            "their predictions mean nothing"
+            f"{merged.not_finite} of {counted(merged.scored, 'sample')} got NaN or infinite "
+            "scores: their predictions mean nothing"
         )
-    if scored.gave_probabilities:
+    if merged.tied:
+        yield (
+            f"{merged.tied} of {counted(merged.scored, 'sample')} got one score for two or more "
+            "classes, the highest: the first of these classes was taken"
+        )
+    if merged.not_finite < merged.scored:
+        yield from _collapse(plan, merged)
+    if merged.gave_probabilities:
         yield "the model gives probabilities, not logits: they were taken as they are"
+
+
+def _collapse(plan: Plan, merged: Merged) -> Iterator[str]:
+    """Say that the model gives one class to nearly all samples, few of which have it."""
+    _, support, predicted = margins(merged.study.tally.cells(plan.classes))
+    favourite = int(np.argmax(predicted))
+    given, having = int(predicted[favourite]), int(support[favourite])
+    if (
+        merged.scored >= FEWEST
+        and given >= MOST_OF_ALL * merged.scored
+        and having <= FAR_FEWER * merged.scored
+    ):
+        yield (
+            f"the model gives {some([plan.classes[favourite]])} to {given:,} of "
+            f"{counted(merged.scored, 'sample')}, of which {having:,} have it: it has collapsed, "
+            "or it is not this data that it was trained for"
+        )
