@@ -9,14 +9,19 @@ from gpudiag.host import Host
 from gpudiag.snapshot import Missing, Package, Packages, Requirement, known_or
 
 OF_INTEREST = re.compile(
-    r"torch.*|numpy|nvidia-.*|triton.*|pytorch-triton.*|pynvml|safetensors|cupy.*"
-    r"|xformers|flash-attn|bitsandbytes|vllm|transformers|lightning|timm|gpudiag"
+    r"torch.*|numpy|nvidia-.*|cuda-.*|triton.*|pytorch-triton.*|pynvml|py3nvml|safetensors|cupy.*"
+    r"|xformers|flash-attn|bitsandbytes|vllm|transformers|lightning|timm|accelerate|deepspeed"
+    r"|tensorflow|jax|jaxlib|onnxruntime.*|ctranslate2|gpudiag"
 )
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 COMPILED_FOR_TORCH = ("xformers", "flash-attn", "bitsandbytes", "vllm")  # many pin one torch
 REQUIREMENT = re.compile(
-    r"^Requires-Dist: ([A-Za-z0-9._-]+)(?:\[[^]]*\])?[ \t]*([^;\n]*)(?:;(.*))?$", re.MULTILINE
+    r"^Requires-Dist: ([A-Za-z0-9._-]+)(?:\[([^]]*)\])?[ \t]*([^;\n]*)(?:;(.*))?$", re.MULTILINE
 )
+NOT_PINNED = ("numpy",)  # of which torch takes nearly any
+OF_EXTRA = re.compile(r"\s*(?:and\s*)?extra\s*==\s*['\"]([\w-]+)['\"]\s*$")
+# Newer torch requires NVIDIA's wheels as extras of this one, which pins them.
+TOOLKIT = "cuda-toolkit"
 METADATA_FOLDER = re.compile(r"(.+?)-(\d[^-]*)\.(?:dist-info|egg-info)")
 VERSION_LINE = re.compile(r"^__version__\b[^=\n]*=\s*['\"]([^'\"]+)", re.MULTILINE)
 
@@ -56,21 +61,45 @@ def in_folder(host: Host, folder: str) -> list[Package]:
 def requirements(host: Host, installed: tuple[Package, ...]) -> tuple[Requirement, ...]:
     """What torch, its companions and what is compiled for it require of one another and NVIDIA."""
     by_name = {package.name: package for package in reversed(installed)}  # the first on sys.path
-    found = []
+    found: list[Requirement] = []
+    extras: set[str] = set()
     for name in (*TORCH_FAMILY, *COMPILED_FOR_TORCH):
-        if (package := by_name.get(name)) is not None:
-            entry = f"{name.replace('-', '_')}-{package.version}.dist-info"
-            metadata = host.read(f"{package.folder}/{entry}/METADATA")
-            if isinstance(metadata, str):
-                found += _requirements_in(metadata, name, by_name)
-    return tuple(found)
+        metadata = _metadata(host, by_name.get(name))
+        found += _requirements_in(metadata, name, by_name, of_extras=frozenset())
+        extras |= _extras_of_toolkit(metadata)
+    pinned = _metadata(host, by_name.get(TOOLKIT)) if extras else ""
+    found += _requirements_in(pinned, TOOLKIT, by_name, of_extras=frozenset(extras))
+    return tuple(dict.fromkeys(found))
 
 
-def _requirements_in(metadata: str, name: str, by_name: dict[str, Package]) -> list[Requirement]:
+def _metadata(host: Host, package: Package | None) -> str:
+    """The head of a distribution's metadata, empty where there is none."""
+    if package is None:
+        return ""
+    entry = f"{package.name.replace('-', '_')}-{package.version}.dist-info"
+    text = host.read(f"{package.folder}/{entry}/METADATA")
+    return text.partition("\n\n")[0] if isinstance(text, str) else ""
+
+
+def _extras_of_toolkit(metadata: str) -> set[str]:
+    return {
+        extra.strip()
+        for match in REQUIREMENT.finditer(metadata)
+        if normalized(match[1]) == TOOLKIT and "extra" not in (match[4] or "")
+        for extra in (match[2] or "").split(",")
+    }
+
+
+def _requirements_in(
+    metadata: str, name: str, by_name: dict[str, Package], *, of_extras: frozenset[str]
+) -> list[Requirement]:
+    """The requirements of a distribution: those of no extra, or else those of some extras."""
     found = []
-    for match in REQUIREMENT.finditer(metadata.partition("\n\n")[0]):
-        required, specifier, marker = normalized(match[1]), match[2].strip("() "), match[3] or ""
-        if not OF_INTEREST.fullmatch(required) or required == "numpy" or "extra" in marker:
+    for match in REQUIREMENT.finditer(metadata):
+        required, specifier, marker = normalized(match[1]), match[3].strip("() "), match[4] or ""
+        extra = OF_EXTRA.search(marker)
+        asked = extra[1] in of_extras if extra else not of_extras and "extra" not in marker
+        if not OF_INTEREST.fullmatch(required) or required in NOT_PINNED or not asked:
             continue
         other = by_name.get(required)
         found.append(
@@ -78,7 +107,7 @@ def _requirements_in(metadata: str, name: str, by_name: dict[str, Package]) -> l
                 package=name,
                 requires=required,
                 specifier=specifier.replace(" ", ""),
-                marker=marker.strip(),
+                marker=OF_EXTRA.sub("", marker).strip(),
                 installed=other.version if other else None,
             )
         )

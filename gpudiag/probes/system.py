@@ -12,6 +12,12 @@ from gpudiag.probes import topology
 from gpudiag.snapshot import Disk, Missing, System
 
 KIB = 1024
+SCHEDULERS = {  # by a variable of theirs; what they granted is in the environment and the cgroup
+    "SLURM_JOB_ID": "slurm",
+    "PBS_JOBID": "pbs",
+    "LSB_JOBID": "lsf",
+    "KUBERNETES_SERVICE_HOST": "kubernetes",
+}
 NO_LIMIT_BYTES = 2**60  # cgroup v1 writes 2^63 less a page where there is no limit
 
 
@@ -176,7 +182,4 @@ def _wsl(host: Host) -> bool | Missing:
 
 
 def _scheduler(host: Host) -> str | None:
-    for variable, name in (("SLURM_JOB_ID", "slurm"), ("PBS_JOBID", "pbs"), ("LSB_JOBID", "lsf")):
-        if variable in host.environment:
-            return name
-    return None
+    return next((name for sign, name in SCHEDULERS.items() if sign in host.environment), None)

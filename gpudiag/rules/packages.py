@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import (
@@ -14,11 +13,13 @@ from gpudiag.rules.machine import (
     pip_uninstall,
     reinstall_torch,
 )
-from gpudiag.rules.torch_build import COMPANIONS, satisfied
-from gpudiag.snapshot import Package, Requirement, Snapshot, known, known_or
+from gpudiag.rules.requirement import satisfied, unmet
+from gpudiag.rules.torch_build import COMPANIONS
+from gpudiag.snapshot import Package, Snapshot, known, known_or
 
 RIVALS_OF_NVML = ("pynvml", "nvidia-ml-py3", "nvidia-ml-py2")
 FIRST_SHIM_PYNVML = 12  # from here on pynvml brings no module pynvml, it requires nvidia-ml-py
+OF_NVIDIA = ("nvidia-", "cuda-")
 SAFE_LOAD_FROM = (2, 6)
 # Distributions whose second copy shadows the first without a word.
 SHADOWED = re.compile(r"torch|torchvision|torchaudio|triton|pytorch-triton|nvidia-.*-cu\d\d")
@@ -28,15 +29,15 @@ SHADOWED = re.compile(r"torch|torchvision|torchaudio|triton|pytorch-triton|nvidi
 def nvidia_wheels_of_other_versions(snapshot: Snapshot) -> Finding | None:
     """NVIDIA's library wheels are not the ones this torch was built with.
 
-    torch pins the version of each nvidia-* wheel that it needs. Another package, or an upgrade by
-    hand, has replaced some of them.
+    torch pins the version of each nvidia-* wheel that it needs, newer ones through the metadata of
+    cuda-toolkit. Another package, or an upgrade by hand, has replaced some of them.
 
     Ignore it when you replaced one on purpose, as for a newer cuDNN or NCCL, and it works.
     """
     wrong = [
-        f"torch requires {need.requires}{need.specifier}, installed is {need.installed}"
-        for need in _unmet(snapshot)
-        if need.requires.startswith("nvidia-") and need.installed
+        f"{need.package} requires {need.requires}{need.specifier}, installed is {need.installed}"
+        for need in unmet(snapshot)
+        if need.requires.startswith(OF_NVIDIA) and need.installed
     ]
     if not wrong:
         return None
@@ -58,8 +59,8 @@ def nvidia_wheels_missing(snapshot: Snapshot) -> Finding | None:
     """
     absent = [
         need.requires
-        for need in _unmet(snapshot)
-        if need.requires.startswith("nvidia-") and need.installed is None
+        for need in unmet(snapshot)
+        if need.requires.startswith(OF_NVIDIA) and need.installed is None
     ]
     if not absent or known(snapshot.torch.import_error) is None:
         return None
@@ -155,7 +156,7 @@ def triton_of_another_version(snapshot: Snapshot) -> Finding | None:
 
     torch.compile writes its kernels for one version of Triton, which torch pins.
     """
-    wrong = [need for need in _unmet(snapshot) if "triton" in need.requires and need.installed]
+    wrong = [need for need in unmet(snapshot) if "triton" in need.requires and need.installed]
     if not wrong:
         return None
     need = wrong[0]
@@ -267,42 +268,6 @@ def user_site_shadows(snapshot: Snapshot) -> Finding | None:
 def _is_shim(package: Package) -> bool:
     """Whether it is the pynvml that brings no module of its own."""
     return package.name == "pynvml" and _release(package.version)[0] >= FIRST_SHIM_PYNVML
-
-
-def _unmet(snapshot: Snapshot) -> list[Requirement]:
-    """What torch requires on the machine of the snapshot and does not get."""
-    return [
-        need
-        for need in known(snapshot.packages.requirements)
-        if need.package == "torch" and not satisfied(need) and _applies(need, snapshot)
-    ]
-
-
-def _applies(need: Requirement, snapshot: Snapshot) -> bool:
-    """Whether a requirement is meant for the machine of the snapshot, not for this one."""
-    if not need.marker:
-        return True
-    system = snapshot.system
-    return _holds(need.marker, known(system.architecture), known(system.python_version))
-
-
-@cache  # a fleet of machines asks the same a thousand times
-def _holds(marker: str, architecture: str, python: str) -> bool:
-    from packaging.markers import InvalidMarker, Marker  # 20 ms, which few runs need
-
-    try:
-        return Marker(marker).evaluate(
-            {
-                "platform_system": "Linux",
-                "sys_platform": "linux",
-                "platform_machine": architecture,
-                "python_version": ".".join(python.split(".")[:2]),
-                "python_full_version": python,
-                "extra": "",
-            }
-        )
-    except InvalidMarker:
-        return False
 
 
 def _release(version: str) -> tuple[int, ...]:

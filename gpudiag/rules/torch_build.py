@@ -15,7 +15,8 @@ from gpudiag.rules.machine import (
     installed,
     reinstall_torch,
 )
-from gpudiag.snapshot import Missing, NotObserved, Requirement, Snapshot, known, known_or
+from gpudiag.rules.requirement import satisfied
+from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
 
 COMPANIONS = ("torchvision", "torchaudio")
 NUMPY_2_FROM_TORCH = (2, 3)  # older builds were compiled against NumPy 1
@@ -222,28 +223,6 @@ def numpy_not_installed(snapshot: Snapshot) -> Finding | None:
         cause="tensor.numpy() and torch.from_numpy() fail with 'Numpy is not available'",
         fix=install_distribution(snapshot, wanted),
     )
-
-
-def satisfied(need: Requirement) -> bool:
-    """Whether what is installed is what a distribution requires."""
-    if need.installed is None:
-        return False
-    if _plainly_satisfied(need.specifier, need.installed.partition("+")[0]):
-        return True
-    from packaging.specifiers import SpecifierSet  # 20 ms, which a fitting pair does not cost
-
-    return SpecifierSet(need.specifier).contains(need.installed, prereleases=True)
-
-
-def _plainly_satisfied(specifier: str, version: str) -> bool:
-    """Whether one clause of plain numbers holds; anything else is left to `packaging`."""
-    found = re.fullmatch(r"(==|>=|~=)(\d+(?:\.\d+)*)", specifier)
-    if found is None or not re.fullmatch(r"\d+(?:\.\d+)*", version):
-        return False
-    wanted, have = ([int(part) for part in text.split(".")] for text in (found[2], version))
-    if found[1] == "~=":  # 3.9.0 allows 3.9.x
-        return have >= wanted and have[: len(wanted) - 1] == wanted[:-1]
-    return have >= wanted if found[1] == ">=" else have == wanted
 
 
 def _release(version: str) -> tuple[int, ...]:
