@@ -32,6 +32,7 @@ LEAST_RATIO = 2.0
 # Also without the given class that speaks for it most: a model that gives one class to nearly all
 # samples looks permuted by that class alone.
 LEVEL_OF_REST = 0.05
+DOUBT = 5  # samples that are added to every class, so that one hit of one does not count as all
 SPLIT_SEED = 0
 
 Floats = npt.NDArray[np.float64]
@@ -105,21 +106,27 @@ def find_order(cells: SparseConfusion) -> Reordered | None:
 def _any_order(cells: SparseConfusion) -> Reordered | None:
     seen, unseen = _halves(cells)
     whole = _best_meaning(seen)
-    words = "labels and predictions counted the classes in two orders"
-    judged = _judge(unseen, whole, words)
-    if _is_clear(judged, len(cells), alternatives=1):
-        return _judge(cells, whole, words)
-    cycles = _cycles(whole)
-    parts = [_only(whole, cycle) for cycle in cycles]
+    if _is_clear(_judge(unseen, whole), len(cells), alternatives=1):
+        return _judge(cells, whole, _in_words(whole))
+    cycles = [_only(whole, cycle) for cycle in _cycles(whole)]
     clear = [
         cycle
-        for cycle, part in zip(cycles, parts, strict=True)
-        if _is_clear(_judge(unseen, part, words), len(cells), alternatives=len(cycles), few=True)
+        for cycle in cycles
+        if _is_clear(_judge(unseen, cycle), len(cells), alternatives=len(cycles), few=True)
     ]
     if not clear:
         return None
-    words = "the names of a few classes were exchanged"
-    return _judge(cells, _only(whole, np.concatenate(clear)), words)
+    together = np.arange(len(cells))
+    for cycle in clear:
+        moved = cycle != np.arange(len(cells))
+        together[moved] = cycle[moved]
+    return _judge(cells, together, _in_words(together))
+
+
+def _in_words(meaning: Integers) -> str:
+    if 2 * (meaning != np.arange(meaning.size)).sum() <= meaning.size:
+        return "the names of a few classes were exchanged"
+    return "labels and predictions counted the classes in two orders"
 
 
 def _halves(cells: SparseConfusion) -> tuple[SparseConfusion, SparseConfusion]:
@@ -136,11 +143,12 @@ def _halves(cells: SparseConfusion) -> tuple[SparseConfusion, SparseConfusion]:
 def _best_meaning(cells: SparseConfusion) -> Integers:
     """Return for every given class the true class that makes the mean recall highest.
 
-    Of equally good ones that which moves the fewest classes.
+    Recalls of few samples are taken for less than they are, and of equally good orders that is
+    returned which moves the fewest classes.
     """
     from scipy.optimize import linear_sum_assignment
 
-    support = np.maximum(cells.support, 1)
+    support = cells.support + DOUBT
     recalls = np.zeros((len(cells), len(cells)))  # rows true, columns given
     recalls[cells.labels, cells.predictions] = cells.counts / support[cells.labels]
     recalls[np.diag_indices(len(cells))] += 1e-9  # ties: a class keeps its place
@@ -150,7 +158,7 @@ def _best_meaning(cells: SparseConfusion) -> Integers:
     return meaning
 
 
-def _judge(cells: SparseConfusion, meaning: Integers, words: str) -> Reordered:
+def _judge(cells: SparseConfusion, meaning: Integers, words: str = "") -> Reordered:
     moved = meaning != np.arange(len(cells))
     true, given, counts = cells.labels, cells.predictions, cells.counts
     concerned = moved[true]  # as many classes are moved as take their places
