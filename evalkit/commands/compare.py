@@ -27,7 +27,7 @@ def compare(*, runs: tuple[Path, ...], output_format: str, out: Path | None, **c
     from evalkit.report.tables import check_folder
 
     if out is not None:
-        check_folder(out)
+        check_folder(out, names=render.FILES)
     found = compare(runs, **options.comparison_choices(chosen))
     if out is not None:
         render.save(found, out)

@@ -278,3 +278,30 @@ def test_report_keeps_another_evaluations_predictions(evalkit, tmp_path):
         "predictions.parquet: choose another folder\n"
     )
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["predictions.parquet"]
+
+
+def test_an_empty_name_is_not_the_current_folder(evalkit, tmp_path):
+    (tmp_path / "t.csv").write_text(TABLE)
+
+    code, out, err = evalkit("report", "t.csv", "--out", "")
+
+    assert (code, out) == (2, "")
+    assert err == (
+        "evalkit: Invalid value for '--out': it is empty; for the current folder write '.'. "
+        "See 'evalkit report --help'.\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_somebody_elses_results_are_not_replaced(evalkit, tmp_path):
+    (tmp_path / "t.csv").write_text(TABLE)
+    (tmp_path / "summary.json").write_text('{"mine": 1}')
+
+    code, out, err = evalkit("report", "t.csv", "--out", ".")
+
+    assert (code, out) == (2, "")
+    assert err == (
+        "evalkit: out must not hold files of somebody else's that would be replaced, got . with "
+        "summary.json and no results of evalkit: choose another folder, or move them away\n"
+    )
+    assert (tmp_path / "summary.json").read_text() == '{"mine": 1}'
