@@ -201,9 +201,9 @@ class Evaluation:
             ``summary.md``, where there are predictions ``predictions.parquet``, and the plots.
 
         Raises:
-            InputError: *folder* has no name, is a file, cannot be written to or holds files of somebody else's
-                under these names, the predictions hold what Parquet cannot, or a library that the
-                report needs is not installed.
+            InputError: *folder* has no name, is a file, cannot be written to or holds files of
+                somebody else's under these names, the predictions hold what Parquet cannot, or a
+                library that the report needs is not installed.
         """
         if folder == "":  # it would be the current folder, which nobody named
             raise InputError("folder must be named, got an empty name: '.' is the current folder")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evalkit.method import Method
 
 
-class _BatchSize(click.ParamType):  # type: ignore[type-arg] - it has none before click 8.3
+class _BatchSize(click.ParamType):  # type: ignore[type-arg]  # it takes none before click 8.3
     """A number from 1, or "auto"."""
 
     name = "N|auto"
@@ -40,8 +40,17 @@ class _BatchSize(click.ParamType):  # type: ignore[type-arg] - it has none befor
         return int(text)
 
 
+class _NamedPath(click.Path):
+    """A path that is not empty: that one would be the current folder, which nobody named."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            self.fail("it is empty; for the current folder write '.'.", param, ctx)
+        return Path(super().convert(value, param, ctx))
+
+
 BATCH_SIZE = _BatchSize()
-PATH = click.Path(path_type=Path)  # the commands check themselves and say what to do
+PATH = _NamedPath(path_type=Path)  # the commands check themselves and say what to do
 RULES = ("scikit-learn", "all", "with-samples", "defined")  # without loading NumPy for --help
 _STATISTICS = (
     click.option(
