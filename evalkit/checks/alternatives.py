@@ -64,7 +64,12 @@ def _channel_orders(spec: TransformSpec) -> list[Alternative]:
     if spec.mode != "RGB":
         return []
     words = "red and blue exchanged (BGR, as OpenCV reads images)"
-    return [Alternative(kind=CHANNEL_ORDER, words=words, spec=spec, swapped=True)]
+    found = [Alternative(kind=CHANNEL_ORDER, words=words, spec=spec, swapped=True)]
+    reversed_too = replace(spec, mean=spec.mean[::-1], std=spec.std[::-1])
+    if reversed_too != spec:
+        words = f"{words}, in mean and deviation too"
+        found.append(Alternative(kind=CHANNEL_ORDER, words=words, spec=reversed_too, swapped=True))
+    return found
 
 
 def _normalisations(spec: TransformSpec) -> list[Alternative]:
