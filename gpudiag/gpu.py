@@ -100,6 +100,10 @@ class Gpu(Section, frozen=True, kw_only=True):
     ecc_enabled_pending: Fact[bool] = not_recorded()  # after the next reset
     ecc_corrected_volatile: Fact[int] = not_recorded()
     ecc_corrected_aggregate: Fact[int] = not_recorded()
+    ecc_corrected_volatile_dram: Fact[int] = not_recorded()
+    ecc_corrected_volatile_sram: Fact[int] = not_recorded()
+    ecc_corrected_aggregate_dram: Fact[int] = not_recorded()
+    ecc_corrected_aggregate_sram: Fact[int] = not_recorded()
     ecc_uncorrected_volatile: Fact[int] = not_recorded()
     ecc_uncorrected_aggregate: Fact[int] = not_recorded()
     ecc_uncorrected_volatile_dram: Fact[int] = not_recorded()

@@ -149,7 +149,8 @@ class TorchBuild(Section, frozen=True, kw_only=True):
     import_error: Fact[str | None] = not_recorded()  # None: the import worked
     version: Fact[str] = not_recorded()
     cuda_version: Fact[str | None] = not_recorded()  # None: not a CUDA build
-    hip_version: Fact[str | None] = not_recorded()
+    hip_version: Fact[str | None] = not_recorded()  # of ROCm, AMD
+    xpu_version: Fact[str | None] = not_recorded()  # of oneAPI, Intel
     cudnn_version: Fact[str | None] = not_recorded()
     nccl_version: Fact[str | None] = not_recorded()
     arch_list: Fact[tuple[str, ...]] = not_recorded()
@@ -164,6 +165,10 @@ class TorchBuild(Section, frozen=True, kw_only=True):
     libraries: Fact[tuple[MappedLibrary, ...]] = not_recorded()
     float32_matmul_precision: Fact[str] = not_recorded()  # highest, high, medium
     cudnn_allows_tf32: Fact[bool] = not_recorded()
+    fp16_reduced_precision: Fact[bool] = not_recorded()  # sums of a product may be of less
+    bf16_reduced_precision: Fact[bool] = not_recorded()
+    deterministic_algorithms: Fact[bool] = not_recorded()
+    cudnn_benchmark: Fact[bool] = not_recorded()  # tries algorithms, so that runs differ
     allocator: Fact[tuple[AllocatorState, ...]] = not_recorded()  # of the calling process
 
 

@@ -38,10 +38,11 @@ MATTERS: dict[str, tuple[str, ...]] = {
         "mig_enabled_pending",
     ),
     "torch": (
-        *("version", "cuda_version", "hip_version", "cudnn_version", "nccl_version", "arch_list"),
+        *("version", "cuda_version", "hip_version", "xpu_version", "cudnn_version"),
+        *("nccl_version", "arch_list", "deterministic_algorithms", "cudnn_benchmark"),
         *("import_error", "cuda_available", "cuda_error", "devices", "accelerator", "libraries"),
         *("allocator_backend", "allocator_settings", "float32_matmul_precision"),
-        "cudnn_allows_tf32",
+        *("cudnn_allows_tf32", "fp16_reduced_precision", "bf16_reduced_precision"),
     ),
     "system": (
         *("python_version", "architecture", "container", "virtual_machine", "wsl"),

@@ -40,6 +40,7 @@ def version_on_disk() -> dict[str, Any] | None:
         ("__version__", "version"),
         ("cuda", "cuda_version"),
         ("hip", "hip_version"),
+        ("xpu", "xpu_version"),
     ):
         found = re.search(rf"^{name}\b[^=\n]*=\s*(None|'([^']*)')", text, re.MULTILINE)
         if found:
@@ -69,6 +70,7 @@ def build(torch: Any) -> dict[str, Any]:
         "version": str(torch.__version__),
         "cuda_version": torch.version.cuda,
         "hip_version": torch.version.hip,
+        "xpu_version": getattr(torch.version, "xpu", None),
         "cudnn_version": dotted(torch.backends.cudnn.version()),
         "nccl_version": nccl,
         "arch_list": list(torch.cuda.get_arch_list()) or built_architectures(torch),
@@ -133,11 +135,22 @@ def libraries(torch: Any) -> list[dict[str, Any]]:
 
 
 def precision(torch: Any) -> dict[str, Any]:
-    """How exactly torch multiplies float32 by default."""
-    return {
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "cudnn_allows_tf32": bool(torch.backends.cudnn.allow_tf32),
+    """How exactly, and how repeatably, torch computes by default."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    flags = {
+        "cudnn_allows_tf32": lambda: cudnn.allow_tf32,
+        "fp16_reduced_precision": lambda: matmul.allow_fp16_reduced_precision_reduction,
+        "bf16_reduced_precision": lambda: matmul.allow_bf16_reduced_precision_reduction,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled,
+        "cudnn_benchmark": lambda: cudnn.benchmark,
     }
+    facts: dict[str, Any] = {"float32_matmul_precision": torch.get_float32_matmul_precision()}
+    for name, read in flags.items():
+        try:
+            facts[name] = bool(read())
+        except Exception as error:
+            facts[name] = {"missing": f"this torch does not tell: {error}"}
+    return facts
 
 
 def other_devices(torch: Any) -> list[str]:

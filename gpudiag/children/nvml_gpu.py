@@ -46,8 +46,9 @@ MOST_GPUS_IN_PAIRS = 16  # 120 pairs; 64 GPUs would be 2016, which no one reads
 # Numbers of NVML that older pynvml have no names for.
 FIELD_MEMORY_TEMPERATURE = 82
 FIELD_RECOVERY_ACTION = 230  # from driver 565 on
-CORRECTED, UNCORRECTED = 0, 1
-ECC_DRAM, ECC_SRAM = 2, 7
+ECC_KINDS = {"corrected": 0, "uncorrected": 1}
+ECC_LIVES = {"volatile": n.NVML_VOLATILE_ECC, "aggregate": n.NVML_AGGREGATE_ECC}
+ECC_PLACES = {"dram": 2, "sram": 7}
 VIOLATIONS = {
     "power": n.NVML_PERF_POLICY_POWER,
     "thermal": n.NVML_PERF_POLICY_THERMAL,
@@ -147,26 +148,19 @@ FIELDS = {
     },
     "performance_state": read("nvmlDeviceGetPerformanceState"),
     "ecc_enabled ecc_enabled_pending": read("nvmlDeviceGetEccMode", convert=flags),
-    "ecc_corrected_volatile": read("nvmlDeviceGetTotalEccErrors", CORRECTED, n.NVML_VOLATILE_ECC),
-    "ecc_corrected_aggregate": read("nvmlDeviceGetTotalEccErrors", CORRECTED, n.NVML_AGGREGATE_ECC),
-    "ecc_uncorrected_volatile": read(
-        "nvmlDeviceGetTotalEccErrors", UNCORRECTED, n.NVML_VOLATILE_ECC
-    ),
-    "ecc_uncorrected_aggregate": read(
-        "nvmlDeviceGetTotalEccErrors", UNCORRECTED, n.NVML_AGGREGATE_ECC
-    ),
-    "ecc_uncorrected_volatile_dram": read(
-        "nvmlDeviceGetMemoryErrorCounter", UNCORRECTED, n.NVML_VOLATILE_ECC, ECC_DRAM
-    ),
-    "ecc_uncorrected_volatile_sram": read(
-        "nvmlDeviceGetMemoryErrorCounter", UNCORRECTED, n.NVML_VOLATILE_ECC, ECC_SRAM
-    ),
-    "ecc_uncorrected_aggregate_dram": read(
-        "nvmlDeviceGetMemoryErrorCounter", UNCORRECTED, n.NVML_AGGREGATE_ECC, ECC_DRAM
-    ),
-    "ecc_uncorrected_aggregate_sram": read(
-        "nvmlDeviceGetMemoryErrorCounter", UNCORRECTED, n.NVML_AGGREGATE_ECC, ECC_SRAM
-    ),
+    **{
+        f"ecc_{kind}_{life}": read("nvmlDeviceGetTotalEccErrors", kind_number, life_number)
+        for kind, kind_number in ECC_KINDS.items()
+        for life, life_number in ECC_LIVES.items()
+    },
+    **{
+        f"ecc_{kind}_{life}_{place}": read(
+            "nvmlDeviceGetMemoryErrorCounter", kind_number, life_number, place_number
+        )
+        for kind, kind_number in ECC_KINDS.items()
+        for life, life_number in ECC_LIVES.items()
+        for place, place_number in ECC_PLACES.items()
+    },
     "pages_retired_single_bit": read("nvmlDeviceGetRetiredPages", 0, convert=len),
     "pages_retired_double_bit": read("nvmlDeviceGetRetiredPages", 1, convert=len),
     "page_retirement_pending": read("nvmlDeviceGetRetiredPagesPendingStatus", convert=bool),

@@ -13,6 +13,7 @@ import pytest
 
 import gpudiag
 from gpudiag.host import Host
+from gpudiag.probes.child import RECORD
 from gpudiag.probes.nvml import nvml as ask_nvml
 from gpudiag.snapshot import Gpu, GpuPair, MigInstance, Missing, NvLinkError, known
 
@@ -82,6 +83,10 @@ TABLE = [
     ("ecc.uncorrected.volatile.sram", "76", "ecc_uncorrected_volatile_sram", 76),
     ("ecc.uncorrected.aggregate.dram", "77", "ecc_uncorrected_aggregate_dram", 77),
     ("ecc.uncorrected.aggregate.sram", "78", "ecc_uncorrected_aggregate_sram", 78),
+    ("ecc.corrected.volatile.dram", "171", "ecc_corrected_volatile_dram", 171),
+    ("ecc.corrected.volatile.sram", "172", "ecc_corrected_volatile_sram", 172),
+    ("ecc.corrected.aggregate.dram", "173", "ecc_corrected_aggregate_dram", 173),
+    ("ecc.corrected.aggregate.sram", "174", "ecc_corrected_aggregate_sram", 174),
     ("retired_pages.single_bit.count", "1", "pages_retired_single_bit", 1),
     ("retired_pages.double_bit.count", "2", "pages_retired_double_bit", 2),
     ("retired_pages_pending", "1", "page_retirement_pending", True),
@@ -636,7 +641,7 @@ def test_an_old_binding_costs_only_what_it_does_not_know(nvml, tmp_path):
     )
 
     assert result.stderr == ""
-    gpu = json.loads(result.stdout.splitlines()[1])["gpu"]
+    gpu = json.loads(result.stdout.split(RECORD)[2])["gpu"]
     reasons = {name for name, fact in gpu.items() if "nvidia-ml-py does not know it" in str(fact)}
     assert reasons == {"temperature_margin_celsius", "pcie_generation_gpu_max"}
     assert gpu["temperature_celsius"] == 58

@@ -284,6 +284,12 @@ def test_an_environment_without_torch_says_so(tmp_path):
     assert facts.version == Missing(f"torch is not installed for {sys.executable}")
 
 
+PRECISION_FLAGS = (
+    *("cudnn_allows_tf32", "fp16_reduced_precision", "bf16_reduced_precision"),
+    *("deterministic_algorithms", "cudnn_benchmark"),
+)
+
+
 def test_the_torch_of_this_environment_is_described():
     torch = pytest.importorskip("torch")
 
@@ -293,6 +299,8 @@ def test_the_torch_of_this_environment_is_described():
     assert facts.version == torch.__version__
     assert facts.cuda_version == torch.version.cuda
     assert facts.cuda_available is torch.cuda.is_available()
+    flags = {name: getattr(facts, name) for name in PRECISION_FLAGS}
+    assert {name for name, value in flags.items() if not isinstance(value, bool)} == set()
     if torch.version.cuda:
         assert known(facts.arch_list)
 
