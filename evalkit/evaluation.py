@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evalkit.calibration import Cells
+    from evalkit.label_errors import LabelErrors
     from evalkit.method import Method
     from evalkit.sparse import SparseConfusion
 
@@ -50,6 +51,8 @@ class Evaluation:
             `evalkit.ranking.ranking_table`; nothing without the probabilities of all classes.
         confidences: Samples by confidence, see `evalkit.calibration.confidence_cells`; nothing
             without the column.
+        label_errors: Samples whose label is suspected, by the probabilities of all classes;
+            nothing without these.
         record: How the predictions were made, as it was given.
         samples: Those of them that the report shows.
         images: Folder that their paths are relative to, where there is one.
@@ -69,6 +72,7 @@ class Evaluation:
     slices: pd.DataFrame | None = None
     ranking: pd.DataFrame | None = None
     confidences: Cells | None = None
+    label_errors: LabelErrors | None = None
     record: Mapping[str, Any] | None = None
     samples: Samples | None = None
     images: Path | None = None

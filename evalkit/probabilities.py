@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from evalkit.label_errors import LabelErrors, label_errors
 from evalkit.ranking import ranking_table
 from evalkit.wording import some
 
@@ -96,6 +97,11 @@ class Probabilities:
         if table is None or labels is None:
             return None
         return ranking_table(labels, table, classes, level=level)
+
+    def label_errors(self, classes: Sequence[str]) -> LabelErrors | None:
+        """What `evalkit.label_errors.label_errors` finds, or nothing where it is not known."""
+        labels, table, _ = self._arranged(classes)
+        return None if table is None or labels is None else label_errors(labels, table)
 
     def _give_up(self, fault: str) -> None:
         self._fault, self._values = fault, MOST_VALUES + 1

@@ -109,6 +109,7 @@ class Study:
             "slices": slices,
             "ranking": self.probabilities.ranking(classes, self.method.level),
             "confidences": self.tally.confidences(),
+            "label_errors": self.probabilities.label_errors(classes),
         }
 
 

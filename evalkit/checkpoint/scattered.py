@@ -20,7 +20,8 @@ class Scattered(torch.Tensor):
     """
 
     parts: tuple[tuple[Begin, torch.Tensor], ...]
-    __torch_function__ = torch._C._disabled_torch_function_impl  # noqa: SLF001 - torch names it so
+    # As torch's documentation of subclasses has it; its own types do not know.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # noqa: SLF001
 
 
 def scattered(size: Sequence[int], parts: Sequence[tuple[Begin, torch.Tensor]]) -> torch.Tensor:

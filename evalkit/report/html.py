@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.evaluation import Evaluation
+    from evalkit.label_errors import LabelErrors
 
 SCRIPTS = ("base.js", "matrix.js", "tables.js", "charts.js", "report.js")
 LISTED_FILES = 500
@@ -55,6 +56,7 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
         evaluation.samples,
         level=level_of(evaluation),
         ece=calibration_error(summary),
+        label_errors=evaluation.label_errors,
     )
     _add_thumbnails(drawn, images)
     slices, more_slices = slice_rows(evaluation.slices)
@@ -89,6 +91,7 @@ def as_html(evaluation: Evaluation, *, images: Path | None = None) -> str:
         more_slices=more_slices,
         unreadable=unreadable,
         unreadable_note=note,
+        suspects_by=_suspects_by(evaluation.label_errors),
         command=summary.get("command"),
         origins=origins(summary),
         version=__version__,
@@ -117,6 +120,13 @@ def _some_classes(shown: int, classes: int) -> str:
         "worst mistakes, the worst by F1, and those with the most mistakes. Shares count all "
         "samples of a class. The others are in per_class.csv and confusion_matrix.csv."
     )
+
+
+def _suspects_by(label_errors: LabelErrors | None) -> str:
+    """How labels came to be suspected, in words."""
+    if label_errors is None:
+        return "confident learning on the given class and the label"
+    return label_errors.method
 
 
 def _title(summary: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from evalkit.report.confused import most_confused
 from evalkit.report.diagrams import DIGITS, diagrams
 from evalkit.report.order import MOST_CLASSES, similarity_order
 from evalkit.report.shown import restricted, shown_classes
-from evalkit.report.suspects import label_suspects
+from evalkit.report.suspects import found_again, label_suspects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from evalkit.label_errors import LabelErrors
     from evalkit.report.headline import Figure
     from evalkit.report.samples import Samples
     from evalkit.sparse import SparseConfusion
@@ -46,6 +47,7 @@ def payload(
     *,
     level: float = CONFIDENCE_LEVEL,
     ece: Figure | None = None,
+    label_errors: LabelErrors | None = None,
 ) -> dict[str, Any]:
     """Everything that is drawn by script; fractions in [0, 1], None for what is undefined.
 
@@ -56,6 +58,8 @@ def payload(
         samples: Samples to look at; None where only counts are known.
         level: Nominal coverage of the intervals.
         ece: The expected calibration error, where it is known.
+        label_errors: Suspected labels by the probabilities of all classes, where these are known;
+            otherwise they are suspected by the given class and the label alone.
 
     Returns:
         ``classes`` that are shown, to which all positions refer; ``level`` as text; ``matrix`` (its
@@ -64,7 +68,7 @@ def payload(
         first); ``samples`` with ``gallery`` and ``suspects`` as positions in them; and what
         `evalkit.report.diagrams.diagrams` returns.
     """
-    galleries = _galleries(samples)
+    galleries = _galleries(samples, label_errors)
     pairs = most_confused(cells, PAIRS)
     position = {str(name): code for code, name in enumerate(cells.classes)}
     first = [code for true, given, _ in pairs for code in (true, given)]
@@ -128,7 +132,9 @@ def _rounded(values: pd.Series[Any]) -> list[float | None]:
     return [None if math.isnan(value) else round(value, DIGITS) for value in values.tolist()]
 
 
-def _galleries(samples: Samples | None) -> dict[str, pd.DataFrame]:
+def _galleries(
+    samples: Samples | None, label_errors: LabelErrors | None
+) -> dict[str, pd.DataFrame]:
     """The rows of both galleries, the first ones of each."""
     if samples is None:
         return {}
@@ -137,7 +143,11 @@ def _galleries(samples: Samples | None) -> dict[str, pd.DataFrame]:
     worst = wrong.sort_values("severity", ascending=False, kind="stable")
     return {
         "gallery": worst.head(GALLERY),
-        "suspects": label_suspects(rows, samples.self_confidence()).head(GALLERY),
+        "suspects": (
+            label_suspects(rows, samples.self_confidence())
+            if label_errors is None
+            else found_again(rows, label_errors)
+        ).head(GALLERY),
     }
 
 

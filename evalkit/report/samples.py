@@ -66,21 +66,23 @@ class Samples:
                 **{name: values[chosen] for name, values in numbers.items()},
                 **{name: batch[name].to_numpy()[chosen] for name in TEXT if name in batch},
                 "severity": severity[chosen],
+                "row": chosen + self._added,
             }
         )
         if "index" not in batch:
-            picked["index"] = chosen + self._added
+            picked["index"] = picked["row"]
         self._added += len(batch)
         self._kept = picked if self._kept is None else self._pruned(picked)
         self._note_full_cells()
 
     def rows(self) -> pd.DataFrame:
-        """The samples kept: ``label`` and ``prediction`` as names, ``severity``, and what is known.
+        """The samples kept: ``label`` and ``prediction`` as names, and what else is known.
 
-        ``severity`` grows with how much a sample deserves a look, within its cell of the matrix.
+        ``row`` is the position among all samples that were added; ``severity`` grows with how much
+        a sample deserves a look, within its cell of the matrix.
         """
         if self._kept is None:
-            return pd.DataFrame(columns=["label", "prediction", "index", "severity"])
+            return pd.DataFrame(columns=["label", "prediction", "index", "row", "severity"])
         names = np.array(list(self._names), dtype=object)
         rows = self._kept.reset_index(drop=True)
         return rows.assign(label=names[rows["label"]], prediction=names[rows["prediction"]])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
+    from evalkit.label_errors import LabelErrors
 
 
 def label_suspects(rows: pd.DataFrame, self_confidence: Mapping[str, float]) -> pd.DataFrame:
@@ -54,3 +55,23 @@ def label_suspects(rows: pd.DataFrame, self_confidence: Mapping[str, float]) -> 
     margin = rows["confidence"] - rows["label_probability"]
     suspects = rows[different & sure & (margin > 0)]
     return suspects.loc[margin[suspects.index].sort_values(ascending=False, kind="stable").index]
+
+
+def found_again(rows: pd.DataFrame, label_errors: LabelErrors) -> pd.DataFrame:
+    """Those of *rows* that are suspected by the probabilities of all classes, in that order.
+
+    Args:
+        rows: Column ``row``, the position of a sample in the table.
+        label_errors: Positions of the suspects. Those that *rows* lack are left out.
+
+    Example:
+        >>> import pandas as pd
+        >>> from evalkit.label_errors import LabelErrors
+        >>> rows = pd.DataFrame({"row": [3, 5, 8]})
+        >>> found = LabelErrors(rows=np.array([8, 4, 3]), method="by hand")
+        >>> found_again(rows, found)["row"].tolist()
+        [8, 3]
+    """
+    places = pd.Index(rows["row"]).get_indexer(pd.Index(label_errors.rows))
+    found: pd.DataFrame = rows.iloc[places[places >= 0]]
+    return found
