@@ -48,6 +48,8 @@ def as_text(measurement: Measurement) -> str:
     lines += [_under_load(one) for one in measurement.conditions]
     lines += [f"skipped {one.test} on {one.device}: {one.reason}" for one in measurement.skipped]
     lines += [f"WRONG {one.test} on {one.device}: {one.reason}" for one in measurement.faults]
+    if measurement.figures and not measurement.faults:
+        lines.append("nothing was wrong: products repeated bit by bit, copies and memory read back")
     if measurement.failure:
         lines.append(f"BROKE OFF: {measurement.failure}")
     return "\n".join(lines)

@@ -27,19 +27,25 @@ COLUMNS = (
     "host_memory_available_bytes",
 )
 Row = dict[str, Any]  # None: not told
+MOST_ROWS = 100_000  # about 100 MB; of one GPU 28 hours at one sample a second
 
 
 @dataclass(kw_only=True)
 class Samples:
-    """What has been sampled so far.
+    """What has been sampled so far, in bounded memory.
+
+    Whenever there are too many rows, every second sample is let go, and from then on half as many
+    are kept; the most memory of those between two kept ones stays on the later one.
 
     Attributes:
-        rows: One per sample and GPU; one per sample where there is no GPU.
+        rows: One per kept sample and GPU; one per kept sample where there is no GPU.
         peaks: By process id: the most GPU memory in bytes that it held on one GPU.
         gpus_used: Indices of the GPUs on which the process or a descendant was seen.
         no_gpus: Why there are no GPUs, None where there are.
         gaps: How often the sampling had to be started again.
         first_s: When the first one was taken, by the clock of ``time.monotonic``; None: not yet.
+        most_rows: How many rows are kept at most.
+        stride: One of how many samples is kept.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -48,6 +54,11 @@ class Samples:
     no_gpus: str | None = None
     gaps: int = 0
     first_s: float | None = None
+    most_rows: int = MOST_ROWS
+    stride: int = 1
+    _number: int = -1  # of the last sample
+    _numbers: list[int] = field(default_factory=list)  # of each row's sample
+    _most_bytes: dict[int | None, int] = field(default_factory=dict)  # since the last kept sample
     _described: dict[int, Row] = field(default_factory=dict)
     _last: Row | None = None
 
@@ -62,18 +73,25 @@ class Samples:
             return
         if self.first_s is None:
             self.first_s = said["time_s"]
-        common = {"time_s": round(said["time_s"] - self.first_s, 3), **self._since_last(said)}
-        self._last = said
+        self._number += 1
+        kept = self._number % self.stride == 0
+        common: Row = {}
+        if kept:
+            common = {"time_s": round(said["time_s"] - self.first_s, 3), **self._since_last(said)}
+            self._last = said
         mine = set(said["pids"])
-        for gpu in said["samples"]:
-            for pid, used in gpu.pop("processes", {}).items():
+        for gpu in said["samples"] or [{"index": None}]:
+            index = gpu["index"]
+            for pid, used in gpu.get("processes", {}).items():
                 if int(pid) in mine:
-                    self.gpus_used.add(gpu["index"])
+                    self.gpus_used.add(index)
                     self.peaks[int(pid)] = max(used, self.peaks.get(int(pid), 0))
-            index = gpu.pop("index")
-            self._add(common | gpu | self._described.get(index, {}) | {"gpu": index})
-        if not said["samples"]:
-            self._add(common)
+            row = gpu | self._described.get(index, {}) | {"gpu": index}
+            self._note_memory(row)
+            if kept:
+                self._add(common | row)
+        if len(self.rows) > self.most_rows:
+            self._let_go_of_every_second()
 
     def chosen_rows(self) -> list[Row]:
         """The rows of the GPUs in use, of all where none was seen to be."""
@@ -82,7 +100,28 @@ class Samples:
         return [row for row in self.rows if row["gpu"] in self.gpus_used]
 
     def _add(self, row: Row) -> None:
-        self.rows.append({column: row.get(column) for column in COLUMNS})
+        most = self._most_bytes.pop(row["gpu"], None)
+        used = row.get("memory_used_bytes") if most is None else most
+        self.rows.append(
+            {column: row.get(column) for column in COLUMNS} | {"memory_used_bytes": used}
+        )
+        self._numbers.append(self._number)
+
+    def _note_memory(self, row: Row) -> None:
+        used = row.get("memory_used_bytes")
+        if used is not None:
+            self._most_bytes[row["gpu"]] = max(used, self._most_bytes.get(row["gpu"], 0))
+
+    def _let_go_of_every_second(self) -> None:
+        self.stride *= 2
+        numbered = list(zip(self._numbers, self.rows, strict=True))
+        self.rows, self._numbers = [], []
+        for number, row in numbered:
+            self._note_memory(row)
+            if number % self.stride == 0:
+                row["memory_used_bytes"] = self._most_bytes.pop(row["gpu"], None)
+                self.rows.append(row)
+                self._numbers.append(number)
 
     def _since_last(self, said: dict[str, Any]) -> Row:
         row: Row = {"host_memory_available_bytes": said["memory_available_bytes"]}

@@ -17,7 +17,7 @@ SOUND = {
     *(f"matmul {precision}" for precision in ("fp32", "fp16", "tf32", "bf16", "fp8")),
     *(f"copy {way}" for way in ("device", "pinned to device", "pinned to host")),
     *("copy pageable to device", "copy pageable to host"),
-    *("context", "allocation", "launch", "convolution fp32", "memory"),
+    *("context", "allocation", "launch", "convolution 3x3", "memory"),
 }
 
 

@@ -359,3 +359,35 @@ def test_lines_of_the_sampler_become_rows():
     assert (last["process_cpus"], last["host_cpu_fraction"]) == (1.5, 0.5)
     assert last["host_disk_wait_fraction"] == 0.25
     assert samples.peaks == {5: 2}
+
+
+def spoken(number, *gpus):
+    common = {"pids": [5], "memory_available_bytes": 9, "cpu_s": 2.0 * number}
+    return common | {"time_s": 10.0 + number, "ticks": [100 * number] * 3, "samples": list(gpus)}
+
+
+def test_a_long_record_keeps_every_second_sample_and_every_peak():
+    samples = Samples(most_rows=8)
+    used = [1, 9, 1, 1, 1, 8, 1, 1, 1, 1, 7, 1]
+
+    for number, size in enumerate(used):
+        gpu = {"memory_used_bytes": size, "processes": {"5": size}}
+        samples.take(spoken(number, {"index": 0} | gpu, {"index": 1} | gpu))
+
+    first = [row for row in samples.rows if row["gpu"] == 0]
+    assert samples.stride == 4
+    assert [row["time_s"] for row in first] == [0.0, 4.0, 8.0]
+    assert [row["memory_used_bytes"] for row in first] == [1, 9, 8]
+    assert len(samples.rows) == 6
+    assert samples.peaks == {5: 9}
+    assert first[-1]["process_cpus"] == 2.0
+
+
+def test_a_record_never_outgrows_its_bound():
+    samples = Samples(most_rows=1)
+
+    for number in range(5):
+        samples.take(spoken(number))
+
+    assert [row["time_s"] for row in samples.rows] == [0.0]
+    assert samples.stride == 8
