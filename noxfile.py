@@ -22,6 +22,7 @@ nox.options.default_venv_backend = "venv"
 @nox.parametrize("version", TORCH, ids=TORCH)
 def torch(session: nox.Session, version: str) -> None:
     """Run what touches torch beside one version of it."""
+    session.install("--upgrade", "pip>=25.1")  # knows --group
     session.install(f"torch=={version}.*", "torchvision", "--editable", ".[eval]")
     session.install("--group", "dev", f"torch=={version}.*")
     session.run("pip", "list", "--format", "freeze")
@@ -31,6 +32,7 @@ def torch(session: nox.Session, version: str) -> None:
 @nox.session(python=PYTHON, default=False)
 def python(session: nox.Session) -> None:
     """Run the whole suite in one version of Python."""
+    session.install("--upgrade", "pip>=25.1")
     session.install("--editable", ".[eval]")
     session.install("--group", "dev")
     session.run("pytest", "-q", *session.posargs)

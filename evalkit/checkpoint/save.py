@@ -100,6 +100,11 @@ def write_checkpoint(
             f"{path}: expected a place to write a checkpoint to, got '{error.strerror or error}': "
             "choose another path"
         ) from error
+    except UnicodeEncodeError as error:  # torch and safetensors open files by text
+        raise InputError(
+            f"{path!a}: expected a path in UTF-8 to write a checkpoint to, got another encoding: "
+            "choose another path"
+        ) from error
     except pickle.UnpicklingError as error:
         unsafe = _UNSAFE_CLASS.search(str(error))
         raise InputError(

@@ -17,10 +17,13 @@ CONFIG = "gpudiag.config"  # where a command keeps the configuration that it has
 
 def config_of(context: click.Context) -> Config:
     """The configuration of this run: the nearest file, read once, or none with --no-config."""
-    from gpudiag.config import find_config
+    from gpudiag.config import Config, find_config
 
     if CONFIG not in context.meta:
-        context.meta[CONFIG] = find_config(Path.cwd())
+        try:
+            context.meta[CONFIG] = find_config(Path.cwd())
+        except FileNotFoundError:  # the working folder itself is gone
+            context.meta[CONFIG] = Config()
     config: Config = context.meta[CONFIG]
     return config
 

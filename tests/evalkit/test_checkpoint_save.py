@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -175,3 +176,13 @@ def test_safetensors_hold_no_tensors_beside_the_weights(tmp_path):
         ".safetensors"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_is_not_utf_8_is_refused_and_nothing_is_left(tmp_path):
+    folder = tmp_path / os.fsdecode(b"n\xffme")
+    folder.mkdir()
+
+    with pytest.raises(InputError, match="expected a path in UTF-8"):
+        save_checkpoint(folder / "a.pth", nn.Linear(2, 2))
+
+    assert list(folder.iterdir()) == []
