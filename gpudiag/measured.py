@@ -31,7 +31,8 @@ class Figure(Struct, frozen=True, kw_only=True):
     repeats: int | None = None
     spread_fraction: float | None = None  # between the quartiles, of the median
     ratio_to_data_sheet: float | None = None  # None: this part or this figure is not in the table
-    ratio_to_link: float | None = None  # to what PCIe or NVLink carry one way; None: not known
+    link: str | None = None  # what carries it: "PCIe 5 x16", "NVLink 4.0"; None: not known
+    ratio_to_link: float | None = None  # to what the link carries one way
     ratio_to_peers: float | None = None  # to the median of the other devices; None: there are none
     meanwhile: Meanwhile | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from gpudiag.snapshot import Gpu, Nvml, known_or
 
@@ -16,28 +17,36 @@ CHIP_TO_CHIP = re.compile(r"\bG[BH]\d{3}\b")  # Grace is not reached by PCIe
 PAIR = 2
 
 
-def pcie_gb_per_s(generation: int | None, lanes: int | None) -> float | None:
-    """What a PCIe link carries one way, None where it is not known.
+@dataclass(frozen=True)
+class Link:
+    """What carries a copy, and how much of it one way."""
+
+    name: str
+    gb_per_s: float
+
+
+def pcie(generation: int | None, lanes: int | None) -> Link | None:
+    """A PCIe link, None where it is not known.
 
     Example:
-        >>> pcie_gb_per_s(5, 16)
-        63.008
-        >>> pcie_gb_per_s(None, 16) is None
+        >>> pcie(5, 16)
+        Link(name='PCIe 5 x16', gb_per_s=63.008)
+        >>> pcie(None, 16) is None
         True
     """
     if generation not in PCIE_GB_PER_S or not lanes:
         return None
-    return PCIE_GB_PER_S[generation] * lanes
+    return Link(f"PCIe {generation} x{lanes}", PCIE_GB_PER_S[generation] * lanes)
 
 
-def host_gb_per_s(name: str | None, *, generation: int | None, lanes: int | None) -> float | None:
+def to_host(name: str | None, *, generation: int | None, lanes: int | None) -> Link | None:
     """What reaches a GPU from the host; not known for a part that is not reached by PCIe."""
     if name is None or CHIP_TO_CHIP.search(name):
         return None
-    return pcie_gb_per_s(generation, lanes)
+    return pcie(generation, lanes)
 
 
-def nvlink_gb_per_s(nvml: Nvml, source: str | None, target: str | None) -> float | None:
+def nvlink(nvml: Nvml, source: str | None, target: str | None) -> Link | None:
     """What NVLink carries from one GPU to another, by their UUIDs; None: not known, or no NVLink.
 
     Behind an NVSwitch all links of a GPU serve each pair, and so they do where a machine has two
@@ -49,8 +58,10 @@ def nvlink_gb_per_s(nvml: Nvml, source: str | None, target: str | None) -> float
         return None
     if len(gpus) != PAIR and not (_behind_a_switch(one) and _behind_a_switch(other)):
         return None
-    rates = [_of_all_links(gpu) for gpu in (one, other)]
-    return None if None in rates else min(rate for rate in rates if rate is not None)
+    rates = [rate for gpu in (one, other) if (rate := _of_all_links(gpu)) is not None]
+    if len(rates) != PAIR:
+        return None
+    return Link(f"NVLink {known_or(one.nvlink_version, '?')}", min(rates))
 
 
 def _by_uuid(gpus: tuple[Gpu, ...], uuid: str | None) -> Gpu | None:

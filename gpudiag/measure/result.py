@@ -13,16 +13,15 @@ from typing import Any
 import msgspec
 
 from gpudiag.measure.conditions import conditions, largest, meanwhile
-from gpudiag.measure.links import host_gb_per_s, nvlink_gb_per_s, pcie_gb_per_s
+from gpudiag.measure.links import Link, nvlink, pcie, to_host
 from gpudiag.measure.parts import part_of
 from gpudiag.measured import Device, Fault, Figure, Measurement, Skipped
 from gpudiag.record.samples import Row
-from gpudiag.snapshot import Nvml
+from gpudiag.snapshot import Nvml, known_or
 
 LOWER_IS_BETTER = {"µs", "s"}
 NOT_COMPARED = {"GiB checked", *LOWER_IS_BETTER}
 TARGET = re.compile(r"to (?P<device>\S+), (?P<way>.*)")
-PAIR = 2
 
 Said = dict[str, Any]
 
@@ -144,10 +143,12 @@ def _compared(
     figure: Figure, figures: Sequence[Figure], devices: Sequence[Device], around: Around
 ) -> Figure:
     device = next((one for one in devices if one.device == figure.device), None)
+    link = _link(figure, device, devices, around)
     return msgspec.structs.replace(
         figure,
         ratio_to_data_sheet=_ratio_to_data_sheet(figure, device),
-        ratio_to_link=_ratio_to_link(figure, device, devices, around),
+        link=link and link.name,
+        ratio_to_link=figure.value / link.gb_per_s if link else None,
         ratio_to_peers=_ratio_to_peers(figure, figures, devices),
     )
 
@@ -187,39 +188,30 @@ def _ratio_to_data_sheet(figure: Figure, device: Device | None) -> float | None:
     return None
 
 
-def _ratio_to_link(
+def _link(
     figure: Figure, device: Device | None, devices: Sequence[Device], around: Around
-) -> float | None:
+) -> Link | None:
+    """What a copy goes by, None where it is not known or leaves the device not at all."""
     if device is None:
         return None
     if figure.test == "copy" and figure.detail != "device":
-        rate = _host_rate(device, around)
-    elif figure.test == "peer copy":
-        target = TARGET.fullmatch(figure.detail or "")
-        if target is None or target["way"] != "direct":
-            return None
-        other = next((one for one in devices if one.device == target["device"]), None)
-        rate = _peer_rate(device, other, around)
-    else:
+        generation, lanes = _pcie(device, around)
+        return to_host(device.name, generation=generation, lanes=lanes)
+    target = TARGET.fullmatch(figure.detail or "")
+    if figure.test != "peer copy" or target is None or target["way"] != "direct":
         return None
-    return figure.value / rate if rate else None
+    other = next((one for one in devices if one.device == target["device"]), None)
+    return None if other is None else _between(device, other, around)
 
 
-def _host_rate(device: Device, around: Around) -> float | None:
-    generation, lanes = _pcie(device, around)
-    return host_gb_per_s(device.name, generation=generation, lanes=lanes)
-
-
-def _peer_rate(device: Device, other: Device | None, around: Around) -> float | None:
-    """NVLink where the two have it; else the slower one's PCIe link."""
-    if other is None:
-        return None
-    gpus = around.nvml.gpus if isinstance(around.nvml.gpus, tuple) else ()
-    if any(isinstance(gpu.nvlink_active, tuple) and gpu.nvlink_active for gpu in gpus):
-        return nvlink_gb_per_s(around.nvml, device.uuid, other.uuid)
-    rates = [pcie_gb_per_s(*_pcie(one, around)) for one in (device, other)]
-    known = [rate for rate in rates if rate is not None]
-    return min(known) if len(known) == PAIR else None
+def _between(device: Device, other: Device, around: Around) -> Link | None:
+    """NVLink where the machine has it; else the slower one's PCIe link."""
+    gpus = known_or(around.nvml.gpus, ())
+    if any(known_or(gpu.nvlink_active, ()) for gpu in gpus):
+        return nvlink(around.nvml, device.uuid, other.uuid)
+    links = [pcie(*_pcie(one, around)) for one in (device, other)]
+    known = [link for link in links if link is not None]
+    return min(known, key=lambda link: link.gb_per_s) if len(known) == len(links) else None
 
 
 def _pcie(device: Device, around: Around) -> tuple[int | None, int | None]:

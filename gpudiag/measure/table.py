@@ -10,7 +10,10 @@ from gpudiag.measured import Conditions, Meanwhile, Measurement
 
 RATIOS = ("ratio_to_data_sheet", "ratio_to_link", "ratio_to_peers")
 CONDITIONS = tuple(Meanwhile.__struct_fields__)
-COLUMNS = ("device", "test", "value", "unit", *RATIOS, "repeats", "spread_fraction", *CONDITIONS)
+COLUMNS = (
+    *("device", "test", "value", "unit", *RATIOS, "link", "repeats", "spread_fraction"),
+    *CONDITIONS,
+)
 
 
 def rows(measurement: Measurement) -> list[dict[str, Any]]:
@@ -22,6 +25,7 @@ def rows(measurement: Measurement) -> list[dict[str, Any]]:
             "value": figure.value,
             "unit": figure.unit,
             **{name: getattr(figure, name) for name in RATIOS},
+            "link": figure.link,
             "repeats": figure.repeats,
             "spread_fraction": figure.spread_fraction,
             **{name: getattr(figure.meanwhile, name, None) for name in CONDITIONS},

@@ -94,8 +94,8 @@ def _kinds(torch: Any) -> Iterator[str]:
     """The kinds of devices that torch of this process has initialised; asking initialises none."""
     accelerator = _accelerator(torch)
     for kind in dict.fromkeys(["cuda", "xpu", *([accelerator] if accelerator else [])]):
-        backend = getattr(torch, kind, None)
-        if kind != "mps" and hasattr(backend, "is_initialized") and backend.is_initialized():
+        asks = getattr(getattr(torch, kind, None), "is_initialized", None)
+        if kind != "mps" and asks is not None and asks():
             yield kind
     mps = getattr(torch.backends, "mps", None)
     if mps is not None and mps.is_available():

@@ -19,6 +19,8 @@ JUDGED_BY_DATA_SHEET = {"fp16", "bf16", None}  # for the other precisions nothin
 # Of what the link carries one way: pinned copies of a healthy H200 reach 0.88 of generation 5.
 LOW_LINK_RATIO = 0.50
 SLOWER_THAN_PEERS = 0.90  # 5 % between GPUs is normal silicon and cooling
+# What lies in the GPU itself; copies to the host and to other GPUs depend on its place.
+JUDGED_BY_PEERS = {"matmul", "convolution", "copy device"}
 MOST_LINES = 6
 SILICON_LOTTERY = "https://github.com/stas00/ml-engineering/tree/master/compute/accelerator"
 MEASURED_LINKS = "https://github.com/stas00/ml-engineering/tree/master/network"
@@ -104,7 +106,8 @@ def below_data_sheet(snapshot: Snapshot) -> tuple[Finding, ...]:
 def slower_than_peers(snapshot: Snapshot) -> tuple[Finding, ...]:
     """A GPU is slower than the others of its kind in this machine.
 
-    Compared is with the median of the others; 5 % is normal.
+    Compared are products, convolutions and copies within the memory with the median of the
+    others; 5 % is normal.
 
     Cause: training over several GPUs runs at the speed of the slowest.
 
@@ -115,7 +118,9 @@ def slower_than_peers(snapshot: Snapshot) -> tuple[Finding, ...]:
     slow = (
         figure
         for figure in found.figures
-        if figure.ratio_to_peers is not None and figure.ratio_to_peers < SLOWER_THAN_PEERS
+        if figure.ratio_to_peers is not None
+        and figure.ratio_to_peers < SLOWER_THAN_PEERS
+        and JUDGED_BY_PEERS & {figure.test, figure.what}
     )
     return _of_each_device(found, slow, _slower)
 
@@ -137,9 +142,8 @@ def below_link(snapshot: Snapshot) -> tuple[Finding, ...]:
     """Copies to or from a GPU are far slower than its link.
 
     Compared are copies from and to pinned memory of the host with the PCIe link as it is under
-    load, and direct copies between GPUs with NVLink, or with PCIe where there is none. Healthy
-    ones reach 75 to 90 %; less than half is reported. Where the link itself is narrower or older
-    than it could be, another rule says so.
+    load, and direct copies between GPUs with NVLink. Healthy ones reach 75 to 90 %; less than half
+    is reported. Where the link itself is narrower or older than it could be, another rule says so.
 
     Cause: batches arrive late, and gradients are exchanged slowly.
 
@@ -154,16 +158,22 @@ def below_link(snapshot: Snapshot) -> tuple[Finding, ...]:
         for figure in found.figures
         if figure.ratio_to_link is not None
         and figure.ratio_to_link < LOW_LINK_RATIO
-        and "pageable" not in (figure.detail or "")  # which the host's processor copies once more
+        and _is_judged_by_link(figure)
     )
     return _of_each_device(found, slow, _late)
+
+
+def _is_judged_by_link(figure: Figure) -> bool:
+    """Not pageable memory, which a processor copies once more, nor PCIe from socket to socket."""
+    if figure.test == "peer copy":
+        return (figure.link or "").startswith("NVLink")
+    return "pinned" in (figure.detail or "")
 
 
 def _late(slow: tuple[Figure, ...]) -> Finding:
     return Finding(
         evidence=tuple(
-            f"{_described(one)}, {one.ratio_to_link:.0%} of what the link carries"
-            for one in slow[:MOST_LINES]
+            f"{_described(one)}, {one.ratio_to_link:.0%} of {one.link}" for one in slow[:MOST_LINES]
         ),
         cause="batches arrive late, and gradients are exchanged slowly",
         fix="bind the program to the processors next to the GPU (nvidia-smi topo -m; numactl), and "

@@ -456,6 +456,18 @@ def copied(detail="pinned to host", **ratios):
     return Figure(test="copy", device="cuda:0", value=4.0, unit="GB/s", detail=detail, **ratios)
 
 
+def sent(link):
+    return Figure(
+        test="peer copy",
+        device="cuda:0",
+        value=9.0,
+        unit="GB/s",
+        detail="to cuda:1, direct",
+        ratio_to_link=0.3,
+        link=link,
+    )
+
+
 @pytest.mark.parametrize(
     ("figure", "ids"),
     [
@@ -468,9 +480,13 @@ def copied(detail="pinned to host", **ratios):
         (matmul(ratio_to_peers=0.89), ["GD805"]),
         (matmul("fp8", ratio_to_data_sheet=0.3), []),
         (copied("device", ratio_to_data_sheet=0.3), ["GD803"]),
-        (copied(ratio_to_link=0.50), []),
-        (copied(ratio_to_link=0.49), ["GD806"]),
-        (copied("pageable to host", ratio_to_link=0.2), []),
+        (copied(ratio_to_peers=0.5), []),
+        (copied("device", ratio_to_peers=0.5), ["GD805"]),
+        (copied(ratio_to_link=0.50, link="PCIe 5 x16"), []),
+        (copied(ratio_to_link=0.49, link="PCIe 5 x16"), ["GD806"]),
+        (copied("pageable to host", ratio_to_link=0.2, link="PCIe 5 x16"), []),
+        (sent("NVLink 4.0"), ["GD806"]),
+        (sent("PCIe 4 x16"), []),
     ],
 )
 def test_thresholds_on_both_sides(figure, ids):
@@ -484,6 +500,12 @@ def test_the_evidence_quotes_the_figures():
 
     assert far_below.evidence == ("cuda:0, matmul bf16: 400 TFLOP/s, 40% of the data sheet",)
     assert slower.evidence == ("cuda:0, matmul bf16: 400 TFLOP/s, 50% of the others' median",)
+
+
+def test_the_evidence_of_a_slow_link_names_the_link():
+    (finding,) = findings(Measurement(figures=(sent("NVLink 4.0"),)))
+
+    assert finding.evidence == ("cuda:0, peer copy to cuda:1, direct: 9 GB/s, 30% of NVLink 4.0",)
 
 
 def test_the_evidence_tells_how_the_gpu_was_meanwhile():
