@@ -126,7 +126,7 @@ def _scores(tally: Tally, classes: Sequence[str], method: Method) -> dict[str, A
     resampled = resampled_intervals(cells, method=method, groups=groups)
     ends = {"accuracy": (overall["accuracy_low"], overall["accuracy_high"])}
     if groups is not None:
-        worth = effective_counts(cells, groups)["accuracy"]
+        worth = effective_counts(cells, groups, level=method.level)["accuracy"]
         bounds = effective_wilson([overall["accuracy"]], worth, level=method.level)
         ends["accuracy"] = (float(bounds[0][0]), float(bounds[1][0]))
     values = {name: overall[name] for name in ("accuracy", "balanced_accuracy", "mcc", "kappa")}
@@ -151,7 +151,8 @@ def _against_the_rest(
     others, others_right = whole.samples - samples, int(whole.hits.sum()) - right
     worth = 1.0  # of a sample, where samples come in groups
     if groups is not None:
-        worth = float(effective_counts(cells, groups)["accuracy"][0]) / samples
+        counts = effective_counts(cells, groups, level=method.level)
+        worth = float(counts["accuracy"][0]) / samples
     low, high = difference_interval(
         right * worth, samples * worth, others_right * worth, others * worth, level=method.level
     )
