@@ -213,10 +213,15 @@ def measure(
         minutes: About how long it may take.
 
     Returns:
-        One row per figure: ``device``, ``test``, ``value``, ``unit``, the ratios to the data sheet
-        (NA: the part is not in the table) and to the other GPUs of its kind, ``repeats`` and
-        ``spread_fraction`` (between the quartiles). ``frame.attrs`` has the lists ``faults``
-        (wrong results) and ``skipped``, and ``failure`` (how it broke off, or None).
+        One row per figure: ``device``, ``test``, ``value``, ``unit``; the ratios to the data sheet
+        (NA: the part is not in the table), to one direction of the link (PCIe or NVLink) and to
+        the other GPUs of its kind; ``link``, ``repeats``, ``spread_fraction`` (between the
+        quartiles); how the GPU was meanwhile (``temperature_celsius``, ``power_watts``,
+        ``clock_sm_mhz``, ``clock_event_reasons``). ``frame.attrs`` has the lists ``faults`` (wrong
+        results) and ``skipped``, and ``failure`` (how it broke off, or None).
+
+    Raises:
+        InputError: Torch sees no such GPU.
     """
     import pandas as pd
 

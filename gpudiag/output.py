@@ -17,10 +17,7 @@ def write_private(path: Path, text: str) -> None:
     Raises:
         InputError: The path is a symbolic link or a folder, or its folder cannot be written.
     """
-    if path.is_symlink():
-        raise InputError(f"expected a file to write, got the symbolic link {path}: name its target")
-    if path.is_dir():
-        raise InputError(f"expected a file to write, got the folder {path}: add a file name")
+    refuse_unwritable(path)
     if path.exists() and not path.is_file():
         _write_into(path, text)
         return
@@ -38,6 +35,21 @@ def write_private(path: Path, text: str) -> None:
         raise InputError(
             f"expected a folder that can be written for {path}, got: {error.strerror}"
         ) from error
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Say beforehand what `write_private` would say, for what takes minutes to find out.
+
+    Raises:
+        InputError: The path is a symbolic link or a folder, or its folder cannot be written.
+    """
+    if path.is_symlink():
+        raise InputError(f"expected a file to write, got the symbolic link {path}: name its target")
+    if path.is_dir():
+        raise InputError(f"expected a file to write, got the folder {path}: add a file name")
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        reason = "Permission denied" if path.parent.is_dir() else "No such file or directory"
+        raise InputError(f"expected a folder that can be written for {path}, got: {reason}")
 
 
 def _write_into(path: Path, text: str) -> None:

@@ -40,8 +40,11 @@ def measure(
         raise InputError("expected --quick or --minutes, got both: leave one of them out")
     from gpudiag.measure import COLUMNS, as_json, as_text, rows
     from gpudiag.measure import measure as measure_now
+    from gpudiag.output import refuse_unwritable
     from gpudiag.render import as_table
 
+    if output is not None:
+        refuse_unwritable(output)
     found = measure_now(devices=devices, quick=quick, minutes=minutes)
     if found.rank == 0:
         write: dict[str, Callable[[], str]] = {

@@ -42,13 +42,13 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     left = dict(plan.refused) if pids else {}
     if not plan.victims:
         return running.EXIT_FINDINGS if left else 0
-    if dry_run or not _agreed("Send SIGTERM to them?", yes=yes):
+    if dry_run or not _agreed("Send SIGTERM to them?", yes=yes, so_far="nothing was done"):
         click.echo("nothing was ended")
         return 0
     stubborn = releasing.end(plan.victims, signal.SIGTERM, wait_s=releasing.GRACE_S)
     if stubborn:
         click.echo("\n".join(f"{pid}: {reason}" for pid, reason in stubborn.items()))
-        if _agreed("Send SIGKILL to what is left?", yes=yes):
+        if _agreed("Send SIGKILL to what is left?", yes=yes, so_far="SIGTERM was sent"):
             again = [victim for victim in plan.victims if victim.holder.pid in stubborn]
             stubborn = releasing.end(again, signal.SIGKILL, wait_s=releasing.AFTER_KILL_S)
             for pid, reason in stubborn.items():
@@ -56,12 +56,13 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
                     f"{pid}: {reason}; if it is stuck in the driver, reset the GPU or reboot"
                 )
     click.echo(f"{len(plan.victims) - len(stubborn)} of {len(plan.victims)} ended")
-    for line in releasing.came_back(seen.nvml, nvml(host, options.TIMEOUT_S)):
+    touched = [gpu for victim in plan.victims for gpu in victim.gpus]
+    for line in releasing.came_back(seen.nvml, nvml(host, options.TIMEOUT_S), gpus=touched):
         click.echo(line)
     return running.EXIT_FINDINGS if left or stubborn else 0
 
 
-def _agreed(question: str, *, yes: bool) -> bool:
+def _agreed(question: str, *, yes: bool, so_far: str) -> bool:
     if yes:
         return True
     try:
@@ -70,5 +71,5 @@ def _agreed(question: str, *, yes: bool) -> bool:
         if sys.stdin.isatty():
             raise
         raise InputError(
-            "expected an answer, got the end of the input: nothing was done; --yes goes without"
+            f"expected an answer, got the end of the input: {so_far}; --yes goes without"
         ) from None

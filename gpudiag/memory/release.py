@@ -122,12 +122,19 @@ def end(victims: Iterable[Victim], number: signal.Signals, *, wait_s: float) -> 
     return left
 
 
-def came_back(before: Nvml, after: Nvml) -> Iterator[str]:
-    """By GPU, how much memory is free now that was not."""
+def came_back(before: Nvml, after: Nvml, *, gpus: Iterable[int] = ()) -> Iterator[str]:
+    """By GPU, how much memory is free now that was not.
+
+    Args:
+        before: What NVML said before the processes were ended.
+        after: What it says now.
+        gpus: Those of the processes, which are told even if nothing came back.
+    """
     later = {gpu.index: gpu.memory_used_bytes for gpu in known_or(after.gpus, ())}
+    told = set(gpus)
     for gpu in known_or(before.gpus, ()):
         used, now = gpu.memory_used_bytes, later.get(gpu.index, Missing("not listed"))
         if isinstance(used, Missing) or isinstance(now, Missing):
             yield f"GPU {gpu.index}: not known how much came back"
-        elif used != now:
-            yield f"GPU {gpu.index}: {(used - now) / GIB:+.2f} GiB free"
+        elif used != now or gpu.index in told:
+            yield f"GPU {gpu.index}: {(used - now) / GIB:+.2f} GiB free ({used - now:+,} bytes)"

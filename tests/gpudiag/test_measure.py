@@ -143,6 +143,18 @@ def test_a_gpu_that_is_not_there_is_one_line():
     )
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+    started = time.monotonic()
+    done = run("measure", "--minutes", "60", "--output", str(tmp_path / "missing" / "m.json"))
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"gpudiag: expected a folder that can be written for {tmp_path}/missing/m.json, got: No "
+        "such file or directory\n"
+    )
+    assert time.monotonic() - started < 60
+
+
 def test_quick_and_minutes_exclude_each_other():
     done = run("measure", "--quick", "--minutes", "3")
 

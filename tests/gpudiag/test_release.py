@@ -81,7 +81,9 @@ def test_an_orphan_is_shown_asked_about_and_ended(release, orphan):
 
     assert not is_alive(pid)
     assert "its parent is gone" in done.stdout
-    assert "Send SIGTERM to them? [y/N]: 1 of 1 ended\n" in done.stdout
+    assert done.stdout.endswith(
+        "Send SIGTERM to them? [y/N]: 1 of 1 ended\nGPU 0: +0.00 GiB free (+0 bytes)\n"
+    )
     assert (done.stderr, done.returncode) == ("", 0)
 
 
@@ -95,7 +97,7 @@ def test_the_memory_that_came_back_is_told(release, orphan, nvml):
 
     done = release("--yes", orphan=pid, scenario=env)
 
-    assert done.stdout.endswith("1 of 1 ended\nGPU 0: +3.00 GiB free\n")
+    assert done.stdout.endswith("1 of 1 ended\nGPU 0: +3.00 GiB free (+3,221,225,472 bytes)\n")
 
 
 @pytest.mark.parametrize(("options", "say"), [(["--dry-run"], ""), ([], "n\n")])
@@ -136,6 +138,16 @@ def test_one_that_ignores_sigterm_is_asked_about_again(release, orphan):
     assert done.returncode == 0
 
 
+def test_where_nobody_answers_the_second_question_it_says_what_was_done(release, orphan):
+    pid = orphan(STUBBORN)
+
+    done = release(orphan=pid, say="y\n")
+
+    assert is_alive(pid)
+    assert done.returncode == 2
+    assert done.stderr.endswith("the end of the input: SIGTERM was sent; --yes goes without\n")
+
+
 def test_a_living_trainer_is_left_alone_unless_it_is_named(release):
     trainer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -161,7 +173,7 @@ def test_a_stopped_job_is_ended(release):
         done = release("--yes", orphan=job.pid)
 
         assert "it is stopped (Ctrl-Z, or SIGSTOP)" in done.stdout
-        assert done.stdout.endswith("1 of 1 ended\n")
+        assert "1 of 1 ended\n" in done.stdout
         assert job.wait(5) == -signal.SIGTERM
     finally:
         job.kill()
