@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -43,6 +44,8 @@ def reset(*, wanted: tuple[str, ...], dry_run: bool, yes: bool, timeout_s: float
         if not yes and not _typed(f"GPU {gpu.index}", known_or(gpu.name, str(gpu.index))):
             click.echo("nothing was reset")
             return running.EXIT_FINDINGS
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the modes are restored first
+        signal.signal(number, signal.default_int_handler)
     outcome = perform(host, plan)
     click.echo("\n".join(outcome.said))
     click.echo("reset, and it answers" if outcome.done else "the reset failed")

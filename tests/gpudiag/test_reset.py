@@ -6,8 +6,10 @@ https://docs.nvidia.com/deploy/nvidia-smi/index.html. Nothing here runs the real
 """
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from builders import gpu, snapshot
@@ -372,6 +374,31 @@ def test_a_gpu_in_use_is_not_reset_even_with_yes(command, smi):
     assert done.returncode == 1
     assert "refused: process 41200 uses GPU 0 (not in this PID namespace)" in done.stdout
     assert (smi / "asked").read_text() == "--help\n"
+
+
+@as_root
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_one_who_is_ended_in_the_middle_restores_the_mode_first(smi, nvml, number):
+    (smi / "hangs").touch()
+    quiet = {f"gpu.{index}.process.0": "missing" for index in range(8)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gpudiag", "reset", "-i", "0", "--yes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | nvml("healthy_8", changes=quiet) | {"PATH": f"{smi}:{os.environ['PATH']}"},
+    ) as running:
+        limit = time.monotonic() + 30
+        (smi / "asked").touch()
+        while "--gpu-reset" not in (smi / "asked").read_text():
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        assert not (smi / "persistent").exists()
+        running.send_signal(number)
+        out, err = running.communicate(timeout=30)
+
+    assert (smi / "persistent").exists()
+    assert (err.strip(), running.returncode) == ("gpudiag: interrupted", 130), out
 
 
 def test_a_gpu_that_is_not_there_is_one_line(command):
