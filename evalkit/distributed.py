@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,9 +96,10 @@ class Processes:
         try:
             return gathered(value)
         except RuntimeError as error:
-            what = " ".join(str(error).split())
+            # "[file:line] what happened. Advice." where gloo lost a connection
+            what = " ".join(re.sub(r"^\[[^]]*\]", "", str(error)).partition(". ")[0].split())
             raise InputError(
-                f"all {self.size} processes must reach the end, got '{what[:200]}' in that of rank "
+                f"all {self.size} processes must reach the end, got '{what}' in that of rank "
                 f"{self.rank}: one of them died; what is written stays valid, --resume goes on "
                 "with it, with any number of processes"
             ) from error
