@@ -29,7 +29,7 @@ from evalkit.training.mixing import mixing
 from evalkit.training.order import Order
 from evalkit.training.readable import find_unreadable
 from evalkit.training.recipe import Recipe
-from evalkit.training.records import LOG, EpochRecord, write_log, write_whole
+from evalkit.training.records import LOG, EpochRecord, is_empty_log, write_log, write_whole
 from evalkit.training.schedules import schedule
 from evalkit.training.seed import seed_everything
 from evalkit.training.splits import MANIFEST, Split, open_split, subset
@@ -289,12 +289,14 @@ def _former(out: Path, *, resume: bool) -> dict[str, Any] | None:
     """What is to be gone on with, or None."""
     check_folder(out)
     kept = Checkpoints(out).last() if resume else None
-    ours = [name for name in (LAST, BEST, LOG) if (out / name).exists()]
+    # A training that was killed early has left a log without rows at most.
+    ours = [name for name in (LAST, BEST) if (out / name).exists()] if not resume else []
+    ours += [LOG] if (out / LOG).exists() and not (resume and is_empty_log(out)) else []
     if kept is None and ours:
-        what = "without last.pth to go on from" if resume else "of a training"
+        what = f"without {LAST} to go on from" if resume else "of a training: go on by resume"
         raise InputError(
             f"out must be another folder than that of a training, got {out} with {some(ours)} "
-            f"{what}: go on with it by resume, or choose another"
+            f"{what}, or choose another"
         )
     return kept
 

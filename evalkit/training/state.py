@@ -126,8 +126,9 @@ def random_states(device: torch.device) -> dict[str, Any]:
     """
     state: Any = np.random.get_state(legacy=True)  # noqa: NPY002
     name, keys, place, has_gauss, gauss = state
+    version, words, next_gauss = random.getstate()
     states: dict[str, Any] = {
-        "python": random.getstate(),
+        "python": (version, torch.tensor(words), next_gauss),  # 625 numbers: slow to read as such
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss),
         "torch": torch.get_rng_state(),
     }
@@ -138,7 +139,8 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
     """Put back what `random_states` gave; a device of another kind than then keeps its own."""
-    random.setstate(states["python"])
+    version, words, next_gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), next_gauss))
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(states["torch"])
