@@ -11,7 +11,6 @@ NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
-LIBRARY_PATH = ("LD_LIBRARY_PATH",)
 JUST_BOOTED_S = 300  # services, persistence and the NVLink fabric need minutes after boot
 
 

@@ -218,8 +218,11 @@ def numpy_not_installed(snapshot: Snapshot) -> Finding | None:
         return None
     wanted = "numpy" if _release(torch.version) >= NUMPY_2_FROM_TORCH else NUMPY_1
     return Finding(
-        evidence=(*(f"import torch warns: {line.splitlines()[0]}" for line in said[:1]),)
-        or ("there is no numpy beside torch",),
+        evidence=(
+            f"import torch warns: {said[0].partition(' (Triggered')[0]}"
+            if said
+            else "there is no numpy beside torch",
+        ),
         cause="tensor.numpy() and torch.from_numpy() fail with 'Numpy is not available'",
         fix=install_distribution(snapshot, wanted),
     )
