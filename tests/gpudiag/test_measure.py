@@ -100,20 +100,22 @@ def test_ranks_under_torchrun_are_compared_and_one_of_them_speaks():
         assert ours * theirs == pytest.approx(1)
 
 
-def measuring():
-    """The processes that measure."""
+def measuring(parent=None):
+    """The processes that measure, of one parent or at all."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if b"children/measure.py" in (folder / "cmdline").read_bytes():
-                found.add(folder.name)
+            command = (folder / "cmdline").read_bytes()
+            its_parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
+        if b"children/measure.py" in command and parent in {None, its_parent}:
+            found.add(folder.name)
     return found
 
 
-def test_ctrl_c_leaves_no_process_behind():
-    before = measuring()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_process_behind(number):
     with subprocess.Popen(
         [sys.executable, "-m", "gpudiag", "measure", "--minutes", "5"],
         stdout=subprocess.PIPE,
@@ -121,10 +123,10 @@ def test_ctrl_c_leaves_no_process_behind():
         text=True,
     ) as running:
         limit = time.monotonic() + 20
-        while not (started := measuring() - before):
+        while not (started := measuring(running.pid)):
             assert time.monotonic() < limit
             time.sleep(0.05)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         out, err = running.communicate(timeout=20)
 
     assert (out, err.strip(), running.returncode) == ("", "gpudiag: interrupted", 130)
