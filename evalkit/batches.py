@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalkit.audit import Audit, SetAside, Unreadable
-from evalkit.decoding import Decoder, Waiting
+from evalkit.decoding import EXACT, Decoder, Waiting
 from evalkit.errors import InputError
 from evalkit.images import UnreadableError
 from evalkit.wording import counted, some
@@ -64,7 +64,7 @@ def batches(
     workers: int,
     audit: Audit,
     positions: Sequence[int] | None = None,
-    decoding: Decoding | None = None,
+    decoding: Decoding = EXACT,
 ) -> Iterator[Batch]:
     """Yield all readable samples once, in order, cut into batches at the same positions always.
 
@@ -81,8 +81,7 @@ def batches(
         workers: Threads that decode.
         audit: Where to note what was unreadable, odd or set aside.
         positions: Which samples of the source, in this order. None takes all.
-        decoding: How to decode files. None takes the fastest way on the CPU to the pixels that
-            Pillow gives.
+        decoding: How to decode files.
 
     Raises:
         InputError: Images of one batch end up with different sizes, or decoding cannot be had.

@@ -58,6 +58,9 @@ class Decoding:
             raise InputError("fast-decode must be asked for with decode cpu, got it with 'gpu'")
 
 
+EXACT = Decoding()  # the pixels of Pillow, as fast as they can be had
+
+
 @dataclass(frozen=True, kw_only=True)
 class Jpegs:
     """A library that decodes JPEG files into tensors.
@@ -86,8 +89,7 @@ class Decoder:
         name: What decodes, for the record.
     """
 
-    def __init__(self, transform: TransformSpec, how: Decoding | None = None) -> None:
-        how = how or Decoding()
+    def __init__(self, transform: TransformSpec, how: Decoding = EXACT) -> None:
         self._mode = transform.mode
         self._waits = how.place == "gpu"
         self._as_tensors = transform.is_exact_on_tensors or how.fast or self._waits

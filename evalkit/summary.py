@@ -46,6 +46,7 @@ RECORDED_BY_THE_RUN = (
     "checkpoint",
     "model",
     "transform",
+    "reading",
     "precision_flags",
     "environment",
     "throughput",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from evalkit.geometry import cropped, resized
 from evalkit.models import import_torchvision
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -62,6 +65,9 @@ class TransformSpec:
                 f"interpolation must be one of {', '.join(INTERPOLATIONS)}, "
                 f"got '{self.interpolation}'"
             )
+        fault = _fault_of_numbers(self)
+        if fault:
+            raise InputError(fault)
         channels = CHANNELS[self.mode]
         if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0:
             raise InputError(
@@ -126,17 +132,35 @@ class TransformSpec:
             >>> TransformSpec.from_dict(spec.as_dict()) == spec
             True
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(set(values) - {*_names()})
         if unknown:
             raise InputError(
-                f"transform must have only the names {', '.join(sorted(known))}, "
+                f"transform must have only the names {', '.join(_names())}, "
                 f"got {', '.join(unknown)}"
             )
         given: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         return cls(**given)
+
+
+def _fault_of_numbers(spec: Any) -> str:
+    """Return what is wrong with the numbers of a transform, which may come from a file, or ""."""
+    for name in ("resize", "crop"):
+        size = getattr(spec, name)
+        sides = size if isinstance(size, tuple) else (size, size)
+        are_lengths = len(sides) == 2 and all(type(n) is int and n > 0 for n in sides)  # noqa: PLR2004
+        if size is not None and not are_lengths:
+            return f"{name} must be one or two lengths in pixels, got {size!r}"
+    area = spec.random_area if spec.random_area is not None else (0, 1)
+    for name, numbers in (("mean", spec.mean), ("std", spec.std), ("random_area", area)):
+        if not isinstance(numbers, tuple) or not all(isinstance(n, int | float) for n in numbers):
+            return f"{name} must be numbers, got {numbers!r}"
+    if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:  # noqa: PLR2004
+        return f"random_area must be two shares of an image, got {area!r}"
+    if not isinstance(spec.flip, int | float) or not 0 <= spec.flip <= 1:
+        return f"flip must be a probability, got {spec.flip!r}"
+    return ""
 
 
 def evaluation(
@@ -191,6 +215,30 @@ def train(
         random_area=random_area,
         flip=flip,
     )
+
+
+def read_transform(path: Path) -> TransformSpec:
+    """Read a transform from a JSON file, see `TransformSpec.from_dict`.
+
+    Raises:
+        InputError: The file cannot be read, or is no transform.
+    """
+    expected = f"transform must be a JSON file of the names {', '.join(_names())}, got {path}"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{expected}: {reason}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{expected} with a {type(values).__name__}")
+    try:
+        return TransformSpec.from_dict(values)
+    except (TypeError, InputError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _names() -> list[str]:
+    return sorted(field.name for field in fields(TransformSpec))
 
 
 def preset_of(model: torch.nn.Module, spec: str | None) -> TransformSpec | None:

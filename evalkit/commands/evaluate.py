@@ -20,8 +20,9 @@ from evalkit.commands import options
 @click.option(
     "--data",
     required=True,
-    help="Folder with one folder per class, manifest (CSV or Parquet with path and label), or "
-    "package.module:function that returns a torch Dataset.",
+    help="Folder with one folder per class, manifest (CSV or Parquet with path and label), "
+    "huggingface:PATH[:SPLIT], WebDataset tars (val-{00..12}.tar), or package.module:function "
+    "that returns a torch Dataset.",
 )
 @click.option("--out", required=True, type=options.PATH, help="Folder to write the report to.")
 @click.option(
@@ -39,6 +40,13 @@ from evalkit.commands import options
 @click.option(
     "--weights",
     help="Which weights of the checkpoint, such as state_dict_ema. [default: the best fit]",
+)
+@click.option(
+    "--transform",
+    "transform_file",
+    type=options.PATH,
+    help="JSON file that says how images become inputs. "
+    "[default: as the checkpoint says, else as the model's authors did, else as for ImageNet]",
 )
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps or xpu."
@@ -76,6 +84,26 @@ from evalkit.commands import options
     help="What to do about images that cannot be read; both list them.",
 )
 @click.option(
+    "--on-unknown-class",
+    default="fail",
+    show_default=True,
+    type=click.Choice(["fail", "skip"]),
+    help="What to do about samples of classes that the model does not know; skip counts them.",
+)
+@click.option(
+    "--decode",
+    default="cpu",
+    show_default=True,
+    type=click.Choice(["cpu", "gpu"]),
+    help="Where to decode JPEG files; a GPU rounds a little differently.",
+)
+@click.option(
+    "--fast-decode",
+    is_flag=True,
+    help="Decode large JPEG files at a fraction of their size: faster, not the same pixels. "
+    "What that does to the accuracy is measured on a sample, and reported.",
+)
+@click.option(
     "--allow-partial",
     type=float,
     metavar="FRACTION",
@@ -107,11 +135,15 @@ def evaluate(
     model: str | None,
     classes_file: Path | None,
     weights: str | None,
+    transform_file: Path | None,
     device: str,
     batch_size: int | str,
     precision: str,
     workers: int | None,
     on_unreadable: str,
+    on_unknown_class: str,
+    decode: str,
+    fast_decode: bool,
     allow_partial: float | None,
     trust: bool,
     thumbnails: bool,
@@ -130,10 +162,12 @@ def evaluate(
     """
     options.require_torch()
     from evalkit import run
+    from evalkit.decoding import Decoding
     from evalkit.distributed import introduced
     from evalkit.predictions import read_classes
     from evalkit.report.tables import check_folder
     from evalkit.report.text import as_text
+    from evalkit.transforms import read_transform
 
     method, group_by = options.method(chosen)
     check_folder(out)
@@ -145,12 +179,15 @@ def evaluate(
                 model=model,
                 classes=read_classes(classes_file) if classes_file else None,
                 weights=weights,
+                transform=read_transform(transform_file) if transform_file else None,
                 device=own_device,
                 batch_size=batch_size,
                 precision=precision,
                 compiled=compiled,
                 workers=workers,
                 on_unreadable=on_unreadable,
+                on_unknown_class=on_unknown_class,
+                decoding=Decoding(place=decode, fast=fast_decode),
                 allow_partial=allow_partial,
                 trust=trust,
                 save_probabilities=save_probabilities,

@@ -32,14 +32,14 @@ def huggingface(data: str) -> Source:
     Raises:
         InputError: There is no such data set or split, or its columns leave a choice.
     """
-    dataset, split = _open(data)
+    dataset, place = _open(data)
     image, label = _columns(data, dataset)
     labels, classes, numbered = _labels(data, dataset, label)
     files = _encoded(dataset, image)
     return of_files(
         lambda position: _file(files[position][image]),
         name=data,
-        paths=Numbered(f"{data.removeprefix(PREFIX)}{split}", len(dataset)),
+        paths=Numbered(place, len(dataset)),
         labels=labels,
         classes=classes,
         columns=_others(dataset, image, label),
@@ -51,6 +51,7 @@ def huggingface(data: str) -> Source:
 
 
 def _open(data: str) -> tuple[Any, str]:
+    """Return a data set, and its path with its split."""
     try:
         import datasets
     except ImportError as error:
@@ -62,11 +63,11 @@ def _open(data: str) -> tuple[Any, str]:
             found = datasets.load_from_disk(path)
         else:
             found = datasets.load_dataset(path)
-    except (OSError, ValueError, ConnectionError) as error:
+    except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"data must be a data set that opens, got {data}: {reason}") from error
     if not isinstance(found, dict):
-        return found, ""
+        return found, path
     splits = list(found)
     if not split and len(splits) == 1:
         split = splits[0]
@@ -76,7 +77,7 @@ def _open(data: str) -> tuple[Any, str]:
             f"data must name one of the splits {some(splits)}, got {got} in {data}: write "
             f"{PREFIX}{path}:{splits[0]}"
         )
-    return found[split], f":{split}"
+    return found[split], f"{path}:{split}"
 
 
 def _with_split(place: str) -> tuple[str, str]:

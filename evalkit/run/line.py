@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 
 from evalkit.batches import Audit
+from evalkit.decoding import Decoding
 from evalkit.distributed import ALONE, Processes, processes
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
@@ -59,6 +60,9 @@ def evaluate(
     compiled: bool = False,
     workers: int | None = None,
     on_unreadable: str = "fail",
+    on_unknown_class: str = "fail",
+    decode: str = "cpu",
+    fast_decode: bool = False,
     allow_partial: float | None = None,
     trust: bool = False,
     save_probabilities: bool = False,
@@ -73,7 +77,7 @@ def evaluate(
 
     Args:
         checkpoint: File with the weights, see `load_checkpoint`.
-        data: Folder of class folders, manifest or "package.module:function", see
+        data: Class folders, a manifest, a data set of a library, tars, or one's own, see
             `evalkit.data.open_data`.
         model: The model to load into, or its spec, see `evalkit.models.build`. None takes the
             one that the checkpoint names, or the one that its keys and shapes tell.
@@ -89,6 +93,10 @@ def evaluate(
         workers: Threads that decode. None takes one per core, at most 8.
         on_unreadable: "fail" or "skip". Both look at all images and list those that cannot be
             read; there is never a substitute.
+        on_unknown_class: "fail", or "skip" to set the samples of classes aside that the model does
+            not know; they are counted.
+        decode: "cpu", or "gpu" to decode JPEG files there, see `evalkit.decoding.Decoding`.
+        fast_decode: Decode large JPEG files at reduced size; what that changes is measured.
         allow_partial: The share of the model that the checkpoint must fill, see
             `load_checkpoint`.
         trust: Import the checkpoint's own classes and run their code, see `load_checkpoint`.
@@ -116,6 +124,8 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         on_unreadable=on_unreadable,
+        on_unknown_class=on_unknown_class,
+        decoding=Decoding(place=decode, fast=fast_decode),
         out=Path(out) if out is not None else None,
         resume=resume,
         save_probabilities=save_probabilities,
@@ -241,6 +251,15 @@ def _unreadable(plan: Plan, lost: Audit) -> str:
     )
 
 
+def _nothing_left(plan: Plan, audit: Audit) -> str:
+    if audit.unreadable:
+        return _unreadable(plan, audit)
+    return (
+        "data must have samples of classes that the model knows, got all "
+        f"{len(audit.set_aside)} of other classes in {plan.source.name}"
+    )
+
+
 def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) -> Evaluation:
     """Merge the shards, score them, and write the results where a folder is given."""
     gave_probabilities = all(store.gave_probabilities(number) for number in parts.shards)
@@ -261,7 +280,7 @@ def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) 
             group_by=options.group_by,
         )
         if not merged.scored:
-            raise InputError(_unreadable(plan, merged.audit))
+            raise InputError(_nothing_left(plan, merged.audit))
     run = record(plan, merged, pace)
     evaluation = Evaluation(
         **merged.study.results(plan.classes, run=run),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.decoding import EXACT, Decoding
 from evalkit.errors import InputError
 from evalkit.method import USUAL, Method
 
@@ -39,6 +40,8 @@ class Options:
     batch_size: int | str = 64
     workers: int | None = None
     on_unreadable: str = "fail"
+    on_unknown_class: str = "fail"
+    decoding: Decoding = EXACT
     out: Path | None = None
     resume: bool = False
     save_probabilities: bool = False
@@ -61,6 +64,4 @@ class Options:
                 f"{self.workers}"
             )
         if self.resume and self.out is None:
-            raise InputError(
-                "resume must come with out, the folder of the unfinished run, got none"
-            )
+            raise InputError("resume must come with out, a folder with an unfinished run, got none")

@@ -11,22 +11,26 @@ from evalkit.checkpoint.choose import choose_model
 from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import read
 from evalkit.checkpoint.report import LoadReport, found_classes
+from evalkit.classes import join
 from evalkit.data import Source, open_data
+from evalkit.decoding import EXACT, Decoder, Decoding
 from evalkit.errors import InputError
 from evalkit.hardware import choose_device
 from evalkit.inference import Computation
 from evalkit.run.options import AUTO
 from evalkit.transforms import TransformSpec, evaluation, preset_of
-from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import nn
 
-    from evalkit.checkpoint.read import Contents
     from evalkit.run.options import Options
 
+GUESSED_TRANSFORM = (
+    "nobody said how images are prepared for this model: they were resized to 256, cropped to 224 "
+    "and normalised as for ImageNet"
+)
 MOST_WORKERS = 8  # threads that decode; more wait for each other
 
 
@@ -45,6 +49,8 @@ class Plan:
     batch_size: int
     workers: int  # threads that decode
     on_unreadable: str  # fail or skip
+    outputs: Mapping[str, int]  # from the labels of the data to positions in *classes*
+    decoding: Decoding = EXACT
     warnings: tuple[str, ...]
     reading: Mapping[str, Any] = field(default_factory=dict)  # what else decides the pixels
 
@@ -57,8 +63,15 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
     """
     device = choose_device(options.device)
     contents, source = read(Path(checkpoint), trust=options.trust), open_data(data)
-    names, named_by = choose_classes(options.classes, contents, source)
-    choice = choose_model(contents, options.model, num_classes=len(names), weights=options.weights)
+    joined = join(
+        source,
+        given=options.classes,
+        stored=found_classes(contents.notes),
+        on_unknown=options.on_unknown_class,
+    )
+    choice = choose_model(
+        contents, options.model, num_classes=len(joined.names), weights=options.weights
+    )
     report = load_contents(
         contents,
         choice.model,
@@ -67,9 +80,12 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
         guess=choice.guess,
     )
     chosen, origin = choose_transform(options.transform, report, choice.model, choice.spec)
+    guesses = (GUESSED_TRANSFORM,) if origin == "default" else ()
+    Decoder(chosen, options.decoding)  # if there is none, that is said before any work
     return Plan(
         source=source,
-        classes=names,
+        classes=joined.names,
+        outputs=joined.outputs,
         model=choice.model,
         report=report,
         transform=chosen,
@@ -84,29 +100,14 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
         batch_size=0 if options.batch_size == AUTO else int(options.batch_size),
         workers=options.workers or min(os.cpu_count() or 1, MOST_WORKERS),
         on_unreadable=options.on_unreadable,
-        warnings=(*report.warnings, *guesses(source, names, named_by, origin)),
+        decoding=options.decoding,
+        warnings=(*report.warnings, *joined.warnings, *guesses),
+        reading={
+            "decode": options.decoding.place,
+            "fast_decode": options.decoding.fast,
+            "on_unknown_class": options.on_unknown_class,
+        },
     )
-
-
-def choose_classes(
-    given: Sequence[str] | None, contents: Contents, source: Source
-) -> tuple[tuple[str, ...], str]:
-    """Return the names of the model's outputs, and who names them."""
-    found = found_classes(contents.notes)
-    if given is not None:
-        names, named_by = tuple(str(name) for name in given), "option"
-    elif found is not None:
-        names, named_by = found, "checkpoint"
-    else:
-        names, named_by = source.classes, "data"
-    unknown = [name for name in source.classes if name not in set(names)]
-    if unknown:
-        raise InputError(
-            f"data must have only classes that the model knows by the {named_by}, "
-            f"{counted(len(names), 'name')} such as {some(names)}, got "
-            f"{counted(len(unknown), 'other')} in {source.name}: {some(unknown)}"
-        )
-    return names, named_by
 
 
 def choose_transform(
@@ -132,20 +133,3 @@ def _understood(stored: Mapping[str, Any]) -> TransformSpec | None:
         return TransformSpec.from_dict(stored)
     except (InputError, TypeError):
         return None
-
-
-def guesses(
-    source: Source, names: Sequence[str], named_by: str, transform_origin: str
-) -> Iterator[str]:
-    """Say what was assumed because nobody said it."""
-    if named_by == "data" and source.order_is_a_guess:
-        yield (
-            "the checkpoint does not name its classes: outputs were taken in the order "
-            f"{some(names, shown=3)}; programs that count naturally have "
-            f"{some(natural_order(names), shown=3)}: if the model was trained so, name the classes"
-        )
-    if transform_origin == "default":
-        yield (
-            "nobody said how images are prepared for this model: they were resized to 256, "
-            "cropped to 224 and normalised as for ImageNet"
-        )

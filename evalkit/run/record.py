@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit.hardware import choose_device, environment
+from evalkit.run.reading import about_reading, reading
 from evalkit.scores import margins
 from evalkit.wording import counted, some
 
@@ -42,6 +43,7 @@ class Pace:
 
 def record(plan: Plan, merged: Merged, pace: Pace) -> dict[str, Any]:
     """Return how the predictions were made, for the summary."""
+    how_read = reading(plan, merged.audit)
     scores = {
         "nll": merged.loss / merged.scored,
         "brier": merged.brier / merged.scored,
@@ -55,6 +57,7 @@ def record(plan: Plan, merged: Merged, pace: Pace) -> dict[str, Any]:
             "parameters": sum(parameter.numel() for parameter in plan.model.parameters()),
         },
         "transform": {"origin": plan.transform_origin, **plan.transform.as_dict()},
+        "reading": how_read,
         "precision_flags": dict(pace.flags),
         "environment": environment(choose_device(plan.computation.device)),
         "throughput": {
@@ -64,21 +67,17 @@ def record(plan: Plan, merged: Merged, pace: Pace) -> dict[str, Any]:
             "workers": plan.workers,
             "processes": pace.processes,
         },
-        "warnings": [*plan.warnings, *_observations(plan, merged)],
+        "warnings": [
+            *plan.warnings,
+            *about_reading(plan, merged.audit, how_read),
+            *_observations(plan, merged),
+        ],
         "scores": {name: value for name, value in scores.items() if math.isfinite(value)},
     }
 
 
 def _observations(plan: Plan, merged: Merged) -> Iterator[str]:
-    """Say what the run noticed in the images and in the scores."""
-    audit = merged.audit
-    if audit.unreadable:
-        yield (
-            f"{len(audit.unreadable)} of {counted(len(plan.source), 'image')} could not be read "
-            "and are not counted"
-        )
-    for oddity, count in audit.oddities.items():
-        yield f"{counted(count, 'image')} {'was' if count == 1 else 'were'} {oddity}"
+    """Say what the run noticed in the scores."""
     if merged.not_finite:
         yield (
             f"{merged.not_finite} of {counted(merged.scored, 'sample')} got NaN or infinite "

@@ -120,11 +120,12 @@ def _fed(
     read = batches(
         plan.source,
         plan.transform,
-        {name: position for position, name in enumerate(plan.classes)},
+        plan.outputs,
         batch_size=cut.batch_size,
         workers=plan.workers,
         audit=audit,
         positions=cut.of_shards(shards),
+        decoding=plan.decoding,
     )
     for (shard, is_last), one in zip(cut.batches(shards), read, strict=True):
         noticed = audit.take()

@@ -174,8 +174,9 @@ def test_data_that_is_none(evalkit, project):
         "manifest"
     )
     assert refused(evalkit, project, data="nowhere") == (
-        "evalkit: data must be a folder of class folders, a manifest (.csv or .parquet) or "
-        "package.module:function, got nowhere: a path where there is nothing"
+        "evalkit: data must be a folder of class folders, a manifest (.csv or .parquet), "
+        "WebDataset tars, huggingface:PATH or package.module:function, got nowhere: a path where "
+        "there is nothing"
     )
 
 
@@ -184,7 +185,8 @@ def test_labels_outside_the_classes(evalkit, project):
 
     assert refused(evalkit, project, data="list.csv") == (
         "evalkit: data must have only classes that the model knows by the checkpoint, 3 names such "
-        "as blue, green, red, got 1 other in list.csv: purple"
+        "as blue, green, red, got 1 other in list.csv: purple: leave their samples out with "
+        "on-unknown-class skip"
     )
 
 
@@ -282,5 +284,4 @@ def test_demo_says_what_to_try_next_and_it_works(evalkit):
     for line in output.splitlines()[-2:]:
         code, again, errors = evalkit(*shlex.split(line)[1:])
         assert (code, errors) == (0, "")
-        assert again.splitlines()[0] == output.splitlines()[0]
-        assert again.splitlines()[2] == output.splitlines()[2]
+        assert {output.splitlines()[0], output.splitlines()[2]} <= {*again.splitlines()}

@@ -112,7 +112,8 @@ def test_names_that_the_model_does_not_know(tmp_path, checkpoint):
 
     assert message_of(checkpoint, data) == (
         "data must have only classes that the model knows by the checkpoint, 3 names such as "
-        f"blue, green, red, got 2 others in {data}: Blue, yellow"
+        f"blue, green, red, got 2 others in {data}: Blue, yellow: leave their samples out with "
+        "on-unknown-class skip"
     )
 
 
@@ -212,6 +213,8 @@ def test_odd_images_odd_scores_and_defaults_are_warned_of(tmp_path, data):
     found = run(path, data, model=nn.Sequential(colour_net(), nn.Softmax(1)))
 
     assert found.summary["warnings"] == [
+        "the checkpoint does not name its classes: outputs were taken in the order of the data, "
+        "blue, green, red",
         "nobody said how images are prepared for this model: they were resized to 256, cropped to "
         "224 and normalised as for ImageNet",
         "1 image was turned upright by EXIF orientation, which many training programs ignore",
