@@ -1,6 +1,7 @@
 """The active tests on two GPUs that are the CPU, first sound ones, then each with a fault.
 
-Usage: python fake_gpus.py   prints what the tests say, each case behind a line {"case": NAME}
+Usage: python fake_gpus.py         prints what the tests say, each case behind a line {"case": NAME}
+       python fake_gpus.py sound   prints the first one alone, as the child of gpudiag measure does
 
 Whatever a test asks of torch.cuda is answered here, so that the code for GPUs is run where there is
 none; what is measured is the CPU.
@@ -186,6 +187,9 @@ def main():
     devices.is_gpu = lambda _: True
     devices.gpu = lambda index: torch.device("cpu", index)
     effort.GPU = SMALL
+    if sys.argv[1:] == ["sound"]:
+        measure.main({"devices": [], "seconds": 0.3, "quick": True})
+        return
     case("sound")
     measure.main({"devices": [], "seconds": 0.01, "quick": True})
     case("one of them")

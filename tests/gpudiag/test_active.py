@@ -1,6 +1,7 @@
 """The active tests on GPUs that are the CPU: every line for GPUs runs, and every fault is seen."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,38 @@ def test_what_cannot_be_run_is_skipped_and_no_fault(said, case, reason):
 
     assert found.faults == ()
     assert [one.reason for one in found.skipped] == [reason]
+
+
+def test_figures_samples_and_links_of_a_gpu_find_each_other(nvml):
+    """The whole line: the tests on the stand-ins, while NVML tells of GPUs with their UUIDs."""
+    program = (
+        "import sys, gpudiag.children\n"
+        "from gpudiag.measure import as_json, measure\n"
+        f"gpudiag.children.measure = lambda **_: (sys.executable, {str(PROGRAM)!r}, 'sound')\n"
+        "print(as_json(measure(quick=True)))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | nvml("healthy_8", changes={"gpu.1.temperature_celsius": "83"}),
+    )
+
+    found = json.loads(done.stdout)
+    figures = {(one["device"], one["test"], one["detail"]): one for one in found["figures"]}
+    for index, temperature in ((0, None), (1, 83)):
+        product = next(
+            one
+            for one in found["figures"]
+            if (one["device"], one["precision"]) == (f"cpu:{index}", "bf16")
+        )
+        assert product["meanwhile"]["clock_sm_mhz"] > 0
+        assert temperature in {None, product["meanwhile"]["temperature_celsius"]}
+    assert figures["cpu:0", "copy", "pinned to host"]["link"] == "PCIe 5 x16"
+    peer = figures["cpu:0", "peer copy", "to cpu:1, direct"]
+    assert peer["link"] == "NVLink 4.0"
+    assert peer["ratio_to_link"] == pytest.approx(peer["value"] / 450)
+    assert [one["gpu"] for one in found["conditions"]] == [0, 1]
+    assert (found["faults"], found["failure"]) == ([], None)
