@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gpudiag.record.samples import Row
@@ -19,7 +19,7 @@ GIB = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class GpuTime:
-    """What one GPU did, as fractions in [0, 1] of the samples in which it answered.
+    """What one GPU did, as fractions in [0, 1] of the samples in which it told; None: it never did.
 
     Attributes:
         gpu: NVML's index.
@@ -37,12 +37,12 @@ class GpuTime:
     gpu: int
     name: str
     samples: int
-    idle: float
-    waiting: float
-    throttled: float
-    full: float
-    mean_utilization: float
-    peak_memory_bytes: int
+    idle: float | None
+    waiting: float | None
+    throttled: float | None
+    full: float | None
+    mean_utilization: float | None
+    peak_memory_bytes: int | None
     lost_s: float | None
 
 
@@ -68,38 +68,62 @@ def advice(times: Sequence[GpuTime], *, no_gpus: str | None = None) -> tuple[str
 def as_text(times: Sequence[GpuTime], peaks: dict[int, int], *, no_gpus: str | None = None) -> str:
     """The verdict for a terminal."""
     lines = [
-        f"GPU {one.gpu} {one.name}: idle {one.idle:.0%}, of which waiting for data "
-        f"{one.waiting:.0%}, throttled {one.throttled:.0%}, close to full {one.full:.0%} of the "
-        f"time; mean utilization {one.mean_utilization:.0%}, "
-        f"peak memory {one.peak_memory_bytes / GIB:.2f} GiB"
+        f"GPU {one.gpu} {one.name}: idle {_percent(one.idle)}, of which waiting for data "
+        f"{_percent(one.waiting)}, throttled {_percent(one.throttled)}, close to full "
+        f"{_percent(one.full)} of the time; mean utilization {_percent(one.mean_utilization)}, "
+        f"peak memory {_gib(one.peak_memory_bytes)}"
         for one in times
     ]
-    lines += [f"process {pid}: peak GPU memory {peak / GIB:.2f} GiB" for pid, peak in peaks.items()]
+    lines += [f"process {pid}: peak GPU memory {_gib(peak)}" for pid, peak in peaks.items()]
     return "\n".join([*lines, *(f"→ {line}" for line in advice(times, no_gpus=no_gpus))])
+
+
+def _percent(fraction: float | None) -> str:
+    return "?" if fraction is None else f"{fraction:.0%}"
+
+
+def _gib(size_bytes: int | None) -> str:
+    return "?" if size_bytes is None else f"{size_bytes / GIB:.2f} GiB"
 
 
 def _gpu_time(rows: Sequence[Row]) -> GpuTime:
     told = [row for row in rows if not row.get("lost")]
     loads = [row.get("utilization_fraction") for row in told]
-    busy = [n for n, load in enumerate(loads) if load is not None and load >= IDLE_FRACTION]
-    between = range(busy[0], busy[-1]) if busy else range(0)
-    waits = [n for n in between if n not in busy and _prepares(told[n])]
-    lost = [row["time_s"] for row in rows if row.get("lost")]
+    idle = [None if load is None else load < IDLE_FRACTION for load in loads]
     known = [load for load in loads if load is not None]
-    count = len(told) or 1
+    used = [row["memory_used_bytes"] for row in told if row.get("memory_used_bytes") is not None]
+    lost = [row["time_s"] for row in rows if row.get("lost")]
     return GpuTime(
         gpu=rows[0]["gpu"],
-        name=rows[0]["name"] or "?",
+        name=next((row["name"] for row in rows if row["name"]), "?"),
         samples=len(told),
-        idle=sum(load < IDLE_FRACTION for load in known) / count,
-        waiting=len(waits) / count,
-        throttled=sum(bool((row.get("clock_event_reasons") or 0) & THROTTLED) for row in told)
-        / count,
-        full=sum(_is_full(row) for row in told) / count,
-        mean_utilization=sum(known) / (len(known) or 1),
-        peak_memory_bytes=max((row.get("memory_used_bytes") or 0 for row in told), default=0),
+        idle=_share(idle),
+        waiting=_share(_waiting(told, idle)),
+        throttled=_share(_is_throttled(row) for row in told),
+        full=_share(_is_full(row) for row in told),
+        mean_utilization=sum(known) / len(known) if known else None,
+        peak_memory_bytes=max(used, default=None),
         lost_s=lost[0] if lost else None,
     )
+
+
+def _share(found: Iterable[bool | None]) -> float | None:
+    """How many of those that are known are true, as a fraction."""
+    known = [one for one in found if one is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _waiting(told: Sequence[Row], idle: Sequence[bool | None]) -> Iterator[bool | None]:
+    """Of each sample: whether the GPU was idle between work while something was prepared."""
+    busy = [number for number, one in enumerate(idle) if one is False]
+    first, last = (busy[0], busy[-1]) if busy else (0, 0)
+    for number, (row, one) in enumerate(zip(told, idle, strict=True)):
+        yield None if one is None else one and first < number < last and _prepares(row)
+
+
+def _is_throttled(row: Row) -> bool | None:
+    reasons = row.get("clock_event_reasons")
+    return None if reasons is None else bool(reasons & THROTTLED)
 
 
 def _prepares(row: Row) -> bool:
@@ -107,15 +131,18 @@ def _prepares(row: Row) -> bool:
     return working or (row.get("host_disk_wait_fraction") or 0) >= DISK_WAIT_FRACTION
 
 
-def _is_full(row: Row) -> bool:
-    total = row.get("memory_total_bytes") or 0
-    return total > 0 and (row.get("memory_used_bytes") or 0) >= FULL_FRACTION * total
+def _is_full(row: Row) -> bool | None:
+    used, total = row.get("memory_used_bytes"), row.get("memory_total_bytes")
+    return used >= FULL_FRACTION * total if used is not None and total else None
 
 
 def _advice(times: Sequence[GpuTime]) -> Iterator[str]:
     for one in times:
         if one.lost_s is not None:
             yield f"GPU {one.gpu} stopped answering after {one.lost_s:.0f} s: run gpudiag diagnose"
+    if silent := [one for one in times if one.idle is None and one.samples]:
+        gpus = ", ".join(f"GPU {one.gpu}" for one in silent)
+        yield f"{gpus} tells no utilization (as with MIG): whether it was kept busy is not known"
     if gpus := _named(times, "throttled", MUCH_THROTTLED):
         yield f"{gpus} was held back by heat or power: gpudiag diagnose names the cause"
     if gpus := _named(times, "waiting", MUCH_WAITING):
@@ -133,4 +160,4 @@ def _advice(times: Sequence[GpuTime]) -> Iterator[str]:
 
 
 def _named(times: Sequence[GpuTime], what: str, limit: float) -> str:
-    return ", ".join(f"GPU {one.gpu}" for one in times if getattr(one, what) > limit)
+    return ", ".join(f"GPU {one.gpu}" for one in times if (getattr(one, what) or 0) > limit)

@@ -273,6 +273,8 @@ def test_time_is_shared_out():
     seen[2]["process_cpus"] = seen[3]["process_cpus"] = 0.5
     seen[4]["process_cpus"] = 0.49
     seen[0]["process_cpus"] = 8.0
+    for row in seen:
+        row["clock_event_reasons"] = 0
     seen[5]["clock_event_reasons"] = 0x40
     seen[6]["clock_event_reasons"] = 0x4  # a power limit is how a GPU works
     seen[7]["memory_used_bytes"] = int(3.8 * GIB) + 1
@@ -306,7 +308,9 @@ def test_advice_follows_from_the_shares(seen, words):
 
 
 def test_the_verdict_is_readable():
-    text = as_text(gpu_times(rows(1.0, 0.0, 1.0, 1.0)), {7: 2 * GIB})
+    seen = rows(1.0, 0.0, 1.0, 1.0, clock_event_reasons=0)
+
+    text = as_text(gpu_times(seen), {7: 2 * GIB})
 
     assert text == (
         "GPU 0 H100: idle 25%, of which waiting for data 0%, throttled 0%, close to full 0% of "
@@ -314,6 +318,37 @@ def test_the_verdict_is_readable():
         "process 7: peak GPU memory 2.00 GiB\n"
         "→ the GPUs were kept busy: nothing to do"
     )
+
+
+def test_what_a_gpu_never_told_is_not_taken_for_nothing():
+    """As a GPU in MIG mode, which tells no utilization."""
+    silent = {"utilization_fraction": None, "memory_used_bytes": None}
+    seen = [row | silent for row in rows(1.0, 0.0, 1.0, process_cpus=8.0)]
+
+    text = as_text(gpu_times(seen), {})
+
+    assert text == (
+        "GPU 0 H100: idle ?, of which waiting for data ?, throttled ?, close to full ? of the "
+        "time; mean utilization ?, peak memory ?\n"
+        "→ GPU 0 tells no utilization (as with MIG): whether it was kept busy is not known"
+    )
+
+
+def test_samples_without_a_load_are_left_out_of_the_shares():
+    seen = rows(1.0, 0.0, None, 0.0, 1.0, process_cpus=8.0)
+
+    (one,) = gpu_times(seen)
+
+    assert (one.idle, one.waiting, one.mean_utilization) == (0.5, 0.5, 0.5)
+
+
+def test_a_day_of_samples_is_judged_at_once():
+    started = time.process_time()
+
+    (one,) = gpu_times(rows(*[1.0, 0.0] * 50_000, process_cpus=8.0))
+
+    assert one.waiting == pytest.approx(0.5, abs=1e-4)
+    assert time.process_time() - started < 10
 
 
 def test_hostile_names_do_nothing_in_the_page():
