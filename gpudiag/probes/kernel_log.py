@@ -15,7 +15,8 @@ OF_INTEREST = re.compile(
     r"|Killed process \d+|segfault at .* in lib(?:nccl|cuda|cudnn|cublas|torch|c10)",
     re.IGNORECASE,
 )
-XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)")
+XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d{1,6})")
+MICROSECONDS = re.compile(r"[0-9]{1,18}")  # since boot
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:")
 LONGEST_LINE = 1000  # characters; the kernel's own records end at 1024
 NEWEST = 200  # lines kept: a GPU that falls off the bus writes thousands
@@ -47,7 +48,7 @@ def _kmsg(host: Host) -> list[tuple[str | None, str]] | Missing:
     for record in records:
         header, separator, text = record.partition(";")
         fields = header.split(",")
-        if separator and len(fields) > 2 and fields[2].isdigit():  # noqa: PLR2004 - µs since boot
+        if separator and len(fields) > 2 and MICROSECONDS.fullmatch(fields[2]):  # noqa: PLR2004
             lines.append((f"{int(fields[2]) / 1e6:.0f} s after boot", text))
     return lines
 

@@ -18,6 +18,7 @@ SCHEDULERS = {  # by a variable of theirs; what they granted is in the environme
     "LSB_JOBID": "lsf",
     "KUBERNETES_SERVICE_HOST": "kubernetes",
 }
+NUMBER = re.compile(r"[0-9]{1,20}")  # 2^64 has twenty digits
 NO_LIMIT_BYTES = 2**60  # cgroup v1 writes 2^63 less a page where there is no limit
 
 
@@ -67,22 +68,31 @@ def _os_name(host: Host) -> str | Missing:
 
 
 def _cpu_quota(host: Host) -> float | Missing | None:
-    text = host.read("/sys/fs/cgroup/cpu.max")
+    path = "/sys/fs/cgroup/cpu.max"
+    text = host.read(path)
     if isinstance(text, str):
         quota, _, period = text.partition(" ")
-        return None if quota == "max" else int(quota) / int(period)
-    quota_v1 = host.read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+        return None if quota == "max" else _ratio(quota, period, path)
+    path = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+    quota_v1 = host.read(path)
     period_v1 = host.read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
     if isinstance(quota_v1, Missing) or isinstance(period_v1, Missing):
         return text
-    return None if int(quota_v1) < 0 else int(quota_v1) / int(period_v1)
+    return None if quota_v1.startswith("-") else _ratio(quota_v1, period_v1, path)
+
+
+def _ratio(quota: str, period: str, path: str) -> float | Missing:
+    numbers = [text.strip() for text in (quota, period)]
+    if not all(NUMBER.fullmatch(text) and text.strip("0") for text in numbers):
+        return Missing(f"{path}: no quota in it")
+    return int(numbers[0]) / int(numbers[1])
 
 
 def _memory_total(host: Host) -> int | Missing:
     text = host.read("/proc/meminfo")
     if isinstance(text, Missing):
         return text
-    found = re.search(r"^MemTotal:\s+(\d+) kB", text, re.MULTILINE)
+    found = re.search(r"^MemTotal:\s+(\d{1,15}) kB", text, re.MULTILINE)
     return int(found[1]) * KIB if found else Missing("/proc/meminfo: no MemTotal")
 
 
@@ -92,14 +102,20 @@ def _memory_limit(host: Host) -> int | Missing | None:
         text = host.read("/sys/fs/cgroup/memory/memory.limit_in_bytes")
     if isinstance(text, Missing):
         return text
-    if text.strip() == "max" or int(text) >= NO_LIMIT_BYTES:
+    text = text.strip()
+    if text == "max":
         return None
-    return int(text)
+    if not NUMBER.fullmatch(text):
+        return Missing("the cgroup's memory limit is no number")
+    return None if int(text) >= NO_LIMIT_BYTES else int(text)
 
 
 def _uptime(host: Host) -> float | Missing:
     text = host.read("/proc/uptime")
-    return text if isinstance(text, Missing) else float(text.split()[0])
+    if isinstance(text, Missing):
+        return text
+    found = re.match(r"[0-9]{1,12}(?:\.[0-9]+)?(?= )", text)
+    return float(found[0]) if found else Missing("/proc/uptime: no number in it")
 
 
 def _disks(host: Host) -> tuple[Disk, ...]:

@@ -12,7 +12,7 @@ from gpudiag.render.as_table import printable
 from gpudiag.render.gpu_table import gib, gpu_table
 from gpudiag.render.group import Group, grouped
 from gpudiag.rules.compatibility import MINIMUM_DRIVER, major
-from gpudiag.snapshot import Fact, Missing, Snapshot, known_or
+from gpudiag.snapshot import Fact, Missing, NotObserved, Snapshot, known_or
 
 WIDTH, NARROWEST = 100, 60  # a wider line is hard to read, a narrower one breaks every command
 LABEL = 9  # width of "Machine  ", "Driver   ", …
@@ -116,10 +116,13 @@ def _driver(snapshot: Snapshot) -> str:
         return f"none in use ({_short(nvml.driver_version)})"
     text = f"{version}, CUDA up to {known_or(nvml.cuda_version, '?')}"
     build = known_or(snapshot.torch.cuda_version, None)
-    needed = MINIMUM_DRIVER.get(major(build)) if build else None
-    if needed is None:
+    try:
+        needed = MINIMUM_DRIVER.get(major(build)) if build else None
+        if needed is None:
+            return text
+        sign = "✓" if major(version) >= needed else "✗"
+    except NotObserved:
         return text
-    sign = "✓" if major(version) >= needed else "✗"
     return f"{text} · torch's CUDA {build} needs driver {needed} or newer {sign}"
 
 

@@ -121,7 +121,7 @@ def _fault(value: str) -> str | None:
 
 
 def _is_above(text: str, least: int) -> bool:
-    return text.strip().isdigit() and int(text) > least
+    return text.strip().isdecimal() and int(text) > least
 
 
 def _parts(value: str) -> list[str]:

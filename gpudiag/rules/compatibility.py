@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from gpudiag.snapshot import NotObserved
+
 Capability = tuple[int, int]
 
 # The first driver branch that runs any CUDA build of a major version.
@@ -85,8 +87,14 @@ def support(capability: Capability, arch_list: Sequence[str]) -> str | None:
 def major(version: str) -> int:
     """The leading number of a version.
 
+    Raises:
+        NotObserved: What was recorded is no version.
+
     Example:
         >>> major("550.54.15"), major("12.4")
         (550, 12)
     """
-    return int(version.partition(".")[0])
+    found = re.match(r"[0-9]{1,9}(?![0-9])", version)
+    if found is None:
+        raise NotObserved(f"{version[:40]!r} is no version")
+    return int(found[0])

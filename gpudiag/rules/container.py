@@ -200,7 +200,7 @@ def rank_beyond_world_size(snapshot: Snapshot) -> Finding | None:
 
 def _integer(snapshot: Snapshot, variable: str) -> int | None:
     value = snapshot.environment.get(variable)
-    return int(value) if value and value.isdigit() else None
+    return int(value) if value and value.isdecimal() else None
 
 
 def _gpu_nodes(snapshot: Snapshot) -> list[str]:

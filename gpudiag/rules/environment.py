@@ -46,7 +46,7 @@ def more_threads_than_cpus(snapshot: Snapshot) -> Finding | None:
     The value is compared with the CPUs that this process may use, by affinity and quota.
     """
     value = snapshot.environment.get("OMP_NUM_THREADS")
-    if value is None or not value.isdigit():
+    if value is None or not value.isdecimal():
         return None
     visible, quota = known(snapshot.system.cpu_affinity_count), known(snapshot.system.cpu_quota)
     usable = visible if quota is None else min(visible, quota)
@@ -191,7 +191,7 @@ def kernel_cache_off(snapshot: Snapshot) -> Finding | None:
     """
     disabled = snapshot.environment.get("CUDA_CACHE_DISABLE")
     size = snapshot.environment.get("CUDA_CACHE_MAXSIZE")
-    small = size is not None and size.isdigit() and int(size) < SMALL_CACHE_BYTES
+    small = size is not None and size.isdecimal() and int(size) < SMALL_CACHE_BYTES
     if disabled in {None, *OFF} and not small:
         return None
     return Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from gpudiag.rules.compatibility import Capability, major, wheel_for
@@ -11,6 +12,7 @@ NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
+DEVICE_ID = re.compile(r"0x[0-9a-fA-F]{1,8}")
 JUST_BOOTED_S = 300  # services, persistence and the NVLink fabric need minutes after boot
 
 
@@ -192,7 +194,7 @@ def _installer(snapshot: Snapshot) -> str:
 def _needs_open_module(snapshot: Snapshot) -> bool:
     """Whether a GPU is of the Blackwell generation, which has no proprietary kernel module."""
     devices = known_or(snapshot.driver.pci_devices, ())
-    ids = [int(d.device_id, 16) for d in devices if d.device_id.startswith("0x")]
+    ids = [int(d.device_id, 16) for d in devices if DEVICE_ID.fullmatch(d.device_id)]
     return any(number >= FIRST_BLACKWELL_DEVICE_ID for number in ids)
 
 

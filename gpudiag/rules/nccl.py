@@ -127,7 +127,13 @@ def interface_reaches_nobody(snapshot: Snapshot) -> Finding | None:
     """
     value = snapshot.environment.get("NCCL_SOCKET_IFNAME")
     nodes = snapshot.environment.get("SLURM_NNODES")
-    if not value or value.startswith("^") or nodes is None or not nodes.isdigit() or int(nodes) < 2:  # noqa: PLR2004
+    if (
+        not value
+        or value.startswith("^")
+        or nodes is None
+        or not nodes.isdecimal()
+        or int(nodes) < 2  # noqa: PLR2004
+    ):
         return None
     names = value.lstrip("=").split(",")
     if not all(name.startswith(LOCAL_INTERFACES) for name in names):

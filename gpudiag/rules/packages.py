@@ -13,7 +13,7 @@ from gpudiag.rules.machine import (
     pip_uninstall,
     reinstall_torch,
 )
-from gpudiag.rules.requirement import satisfied, unmet
+from gpudiag.rules.requirement import release, satisfied, unmet
 from gpudiag.rules.torch_build import COMPANIONS
 from gpudiag.snapshot import Package, Snapshot, known, known_or
 
@@ -232,7 +232,7 @@ def unsafe_loading(snapshot: Snapshot) -> Finding | None:
     Ignore it when all your checkpoints are your own.
     """
     torch = installed(snapshot).get("torch")
-    if torch is None or _release(torch.version) >= SAFE_LOAD_FROM:
+    if torch is None or release(torch.version) >= SAFE_LOAD_FROM:
         return None
     return Finding(
         evidence=(f"torch {torch.version}",),
@@ -267,8 +267,4 @@ def user_site_shadows(snapshot: Snapshot) -> Finding | None:
 
 def _is_shim(package: Package) -> bool:
     """Whether it is the pynvml that brings no module of its own."""
-    return package.name == "pynvml" and _release(package.version)[0] >= FIRST_SHIM_PYNVML
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    return package.name == "pynvml" and release(package.version) >= (FIRST_SHIM_PYNVML,)

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from itertools import zip_longest
 
-from gpudiag.snapshot import Requirement, Snapshot, known
+from gpudiag.snapshot import NotObserved, Requirement, Snapshot, known
 
 CLAUSE = re.compile(r"(==|>=|<=|~=|<|>)(\d+(?:\.\d+)*)(\.\*)?")
 PLAIN = re.compile(r"\d+(?:\.\d+)*")
@@ -24,14 +24,24 @@ def unmet(snapshot: Snapshot) -> list[Requirement]:
 
 
 def satisfied(need: Requirement) -> bool:
-    """Whether what is installed is what a distribution requires."""
+    """Whether what is installed is what a distribution requires.
+
+    Raises:
+        NotObserved: The version or the requirement is not written as Python's packages are.
+    """
     if need.installed is None:
         return False
     if plainly_satisfied(need.specifier, need.installed.partition("+")[0]):
         return True
-    from packaging.specifiers import SpecifierSet  # 20 ms, which a fitting pair does not cost
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # 20 ms, seldom needed
+    from packaging.version import InvalidVersion
 
-    return SpecifierSet(need.specifier).contains(need.installed, prereleases=True)
+    try:
+        return SpecifierSet(need.specifier).contains(need.installed, prereleases=True)
+    except (InvalidSpecifier, InvalidVersion) as error:
+        raise NotObserved(
+            f"{need.requires}: {need.specifier[:40]!r} against {need.installed[:40]!r}: {error}"
+        ) from None
 
 
 def plainly_satisfied(specifier: str, version: str) -> bool:
@@ -47,6 +57,16 @@ def plainly_satisfied(specifier: str, version: str) -> bool:
     if not PLAIN.fullmatch(version):
         return False
     return all(clause and _holds_for(clause, version) for clause in clauses)
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version.
+
+    Example:
+        >>> release("2.3.0a0+git"), release("13")
+        ((2, 3), (13,))
+    """
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version)[:2])
 
 
 def _holds_for(clause: re.Match[str], version: str) -> bool:

@@ -15,7 +15,7 @@ from gpudiag.rules.machine import (
     installed,
     reinstall_torch,
 )
-from gpudiag.rules.requirement import satisfied
+from gpudiag.rules.requirement import release, satisfied
 from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
 
 COMPANIONS = ("torchvision", "torchaudio")
@@ -189,7 +189,7 @@ def numpy_too_new_for_torch(snapshot: Snapshot) -> Finding | None:
     torch, numpy = packages.get("torch"), packages.get("numpy")
     if torch is None or numpy is None or major(numpy.version) < 2:  # noqa: PLR2004 - NumPy 2
         return None
-    if _release(torch.version) >= NUMPY_2_FROM_TORCH:
+    if release(torch.version) >= NUMPY_2_FROM_TORCH:
         return None
     return Finding(
         evidence=(f"numpy {numpy.version}", f"torch {torch.version}"),
@@ -216,7 +216,7 @@ def numpy_not_installed(snapshot: Snapshot) -> Finding | None:
     said = [line for line in known_or(warned, ()) if NO_NUMPY in line]
     if not said and ("numpy" in packages or not isinstance(warned, Missing)):
         return None
-    wanted = "numpy" if _release(torch.version) >= NUMPY_2_FROM_TORCH else NUMPY_1
+    wanted = "numpy" if release(torch.version) >= NUMPY_2_FROM_TORCH else NUMPY_1
     return Finding(
         evidence=(
             f"import torch warns: {said[0].partition(' (Triggered')[0]}"
@@ -226,11 +226,6 @@ def numpy_not_installed(snapshot: Snapshot) -> Finding | None:
         cause="tensor.numpy() and torch.from_numpy() fail with 'Numpy is not available'",
         fix=install_distribution(snapshot, wanted),
     )
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The first two numbers of a version: 2.3.0a0 is of the 2.3 series."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def _flavour(build: str | None) -> str | None:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from gpudiag import children
+from gpudiag.diagnose import diagnose
 from gpudiag.host import Completed, Host
 from gpudiag.probes import Probe, take_snapshot
 from gpudiag.probes.child import RECORD, spoken
@@ -17,6 +18,7 @@ from gpudiag.probes.driver import driver
 from gpudiag.probes.kernel_log import LONGEST_LINE, kernel_log
 from gpudiag.probes.nvml import nvml as ask_nvml
 from gpudiag.probes.torch_build import torch_build
+from gpudiag.rules import RULES
 from gpudiag.snapshot import Driver, KernelLog, Missing, Snapshot, known
 
 XID = b"NVRM: Xid (PCI:0000:1b:00): 79, GPU has fallen off the bus."
@@ -178,3 +180,40 @@ def test_a_child_that_says_nothing_but_garbage_has_said_nothing(kind):
     assert objects == [{"fact": 1}]
     assert failure.startswith("exit code 3")
     assert len(failure) < 1000
+
+
+# --- files of /proc, /sys and /etc
+
+FILES = (
+    *("sys/fs/cgroup/cpu.max", "sys/fs/cgroup/memory.max", "proc/meminfo", "proc/uptime"),
+    *("proc/cmdline", "proc/cpuinfo", "proc/version", "proc/1/cgroup", "etc/os-release"),
+    *("proc/driver/nvidia/version", "proc/driver/nvidia/params", "sys/module/nvidia/version"),
+    *("sys/class/dmi/id/sys_vendor", "sys/bus/pci/devices/0000:1b:00.0/vendor"),
+    *("sys/bus/pci/devices/0000:1b:00.0/class", "sys/bus/pci/devices/0000:1b:00.0/config"),
+    *("proc/30/stat", "proc/30/wchan", "dev/kmsg", "usr/local/cuda/bin/nvcc"),
+    *("usr/local/cuda/version.json", "sys/firmware/efi/efivars/SecureBoot-" + "8be4df61" * 4),
+)
+IN_FILES = GARBAGE | {
+    "a minus": b"-\n",
+    "words": b"max max max\n",
+    "zero of zero": b"0 0\n",
+    "a huge number": b"9" * 5000 + b"\n",
+    "a digit of another script": "²\n".encode(),
+}
+
+
+@pytest.mark.parametrize("kind", IN_FILES)
+def test_a_garbled_file_costs_its_own_fact_and_no_other(tmp_path, kind):
+    for path in FILES:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(IN_FILES[kind][: 2**16])
+    host = Host(root=tmp_path, environment={"PATH": "/nonexistent"})
+
+    seen = take_snapshot(host, torch=False)
+
+    assert isinstance(seen.system.kernel, str)
+    assert isinstance(seen.system.cpu_affinity_count, int)
+    assert isinstance(seen.driver.services, tuple)
+    assert isinstance(seen.system.memory_total_bytes, Missing)
+    assert Snapshot.from_json(seen.to_json()) == seen
+    assert diagnose(seen, RULES).crashed == {}
