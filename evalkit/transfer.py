@@ -38,6 +38,9 @@ def uploaded(
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     slots = [_Slot(), _Slot()]
     for number, (key, inputs, labels) in enumerate(batches):
+        if inputs.device.type != "cpu":  # decoded there
+            yield key, inputs.to(device), labels.pin_memory().to(device, non_blocking=True)
+            continue
         slot = slots[number % len(slots)]
         slot.copied.synchronize()  # two batches ago: the buffer is free again
         staged = [slot.stage(position, one) for position, one in enumerate((inputs, labels))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import overload
 
 SHARDS = 1_024  # so many, where neither bound holds: enough for all processes to end together
@@ -64,19 +65,22 @@ class Positions(Sequence[int]):
 
     Example:
         >>> cut = Cut(samples=10, batch_size=2, shard_size=4)
-        >>> list(cut.of_shards([0, 2])), len(cut.of_shards([0, 2])), cut.of_shards([0, 2])[-1]
+        >>> some = cut.of_shards([0, 2])
+        >>> list(some), len(some), some[-1]
         ([0, 1, 2, 3, 8, 9], 6, 9)
+        >>> some[3:5]
+        [3, 8]
     """
 
     cut: Cut
     shards: tuple[int, ...]  # ascending: only the last one may be shorter
 
-    def __len__(self) -> int:
+    @cached_property
+    def _length(self) -> int:
         return sum(len(self.cut.positions(shard)) for shard in self.shards)
 
-    def __iter__(self) -> Iterator[int]:
-        for shard in self.shards:
-            yield from self.cut.positions(shard)
+    def __len__(self) -> int:
+        return self._length
 
     @overload
     def __getitem__(self, place: int) -> int: ...
@@ -85,10 +89,12 @@ class Positions(Sequence[int]):
     def __getitem__(self, place: slice) -> list[int]: ...
 
     def __getitem__(self, place: int | slice) -> int | list[int]:
-        if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
-        shard, rest = divmod(range(len(self))[place], self.cut.shard_size)
-        return self.cut.positions(self.shards[shard])[rest]
+        places = range(self._length)[place]
+        return self._at(places) if isinstance(places, int) else [self._at(one) for one in places]
+
+    def _at(self, place: int) -> int:
+        shard, rest = divmod(place, self.cut.shard_size)
+        return self.shards[shard] * self.cut.shard_size + rest
 
 
 def cut(samples: int, *, batch_size: int, scores: int = 0) -> Cut:
