@@ -181,3 +181,31 @@ def difference_interval(
         difference - float(np.hypot(first - low, other_high - other)),
         difference + float(np.hypot(high - first, other - other_low)),
     )
+
+
+def mean_interval(
+    total: float, squares: float, samples: int, *, level: float = CONFIDENCE_LEVEL
+) -> tuple[float, float]:
+    """Interval of the mean of losses, which are positive and skewed: on the logarithmic scale.
+
+    Args:
+        total: Sum of the losses.
+        squares: Sum of their squares.
+        samples: How many there are.
+        level: Nominal coverage, between 0 and 1.
+
+    Returns:
+        Lower and upper bound; NaN for fewer than two samples, and for losses that are all 0.
+
+    Example:
+        >>> low, high = mean_interval(40.0, 30.0, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.333, 0.481)
+    """
+    if samples < 2 or total <= 0:  # noqa: PLR2004 - one has no spread
+        return float("nan"), float("nan")
+    mean = total / samples
+    variance = max(squares - samples * mean**2, 0.0) / (samples - 1)
+    error = float(np.sqrt(variance / samples)) / mean
+    factor = float(np.exp(NormalDist().inv_cdf((1 + level) / 2) * error))
+    return mean / factor, mean * factor

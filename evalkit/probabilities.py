@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from evalkit.intervals import CONFIDENCE_LEVEL, mean_interval
 from evalkit.label_errors import LabelErrors, label_errors
 from evalkit.ranking import ranking_table
 from evalkit.wording import some
@@ -64,8 +65,10 @@ class Probabilities:
             self._tables.append(table)
             self._labels.append(batch["label"])
 
-    def scores(self, classes: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
-        """Brier score, NLL, AUROC and average precision, or the reasons why not.
+    def scores(
+        self, classes: Sequence[str], level: float = CONFIDENCE_LEVEL
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """Brier score with its interval, NLL, AUROC and average precision, or why not.
 
         The last two are means over the classes that have them.
         """
@@ -77,8 +80,13 @@ class Probabilities:
         own = table[right].astype(np.float64)
         square = np.einsum("nc,nc->n", table, table, dtype=np.float64)
         ranking = ranking_table(labels, table, classes)
+        losses = square - 2 * own + 1
+        low, high = mean_interval(
+            float(losses.sum()), float((losses**2).sum()), losses.size, level=level
+        )
         found = {
-            "brier": float((square - 2 * own + 1).mean()),
+            "brier": float(losses.mean()),
+            **({} if np.isnan(low) else {"brier_low": low, "brier_high": min(high, 2.0)}),
             "auroc": float(ranking["auroc"].mean()),
             "average_precision": float(ranking["average_precision"].mean()),
         }

@@ -85,7 +85,7 @@ class Study:
             method=self.method,
             effective=effective,
             groups=groups,
-            probable=self.probabilities.scores(classes),
+            probable=self.probabilities.scores(classes, self.method.level),
         )
         if len(cells) > DENSE_CLASSES:
             summary["warnings"].append(

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 TOP_K = 5
 FIGURES = (
     "nll",
+    "nll_low",
+    "nll_high",
     "brier",
+    "brier_low",
+    "brier_high",
     "ece",
     "ece_low",
     "ece_high",
@@ -41,6 +45,7 @@ FIGURES = (
     "auroc",  # these two: means over the classes, each against the others
     "average_precision",
 )
+OF_BRIER = ("brier_low", "brier_high")
 RECORDED_BY_THE_RUN = (
     "unreadable",
     "checkpoint",
@@ -103,6 +108,10 @@ def summarize(
     known = dict((run or {}).get("scores", {}))
     top_k |= {str(k): float(value) for k, value in known.pop("top_k", {}).items()}
     figures |= known
+    figures, why = _of_losses(figures, tally, method, in_groups=groups is not None)
+    reasons |= {
+        name: reasons.get(name.partition("_")[0], "") or reason for name, reason in why.items()
+    }
     reasons["mcc"] = reasons["kappa"] = (
         "undefined: only one class occurs among the labels or among the predictions"
     )
@@ -157,6 +166,23 @@ def _from_confidences(tally: Tally, method: Method, *, in_groups: bool) -> dict[
         )
         found |= {"ece_low": low, "ece_high": high}
     return found
+
+
+def _of_losses(
+    figures: dict[str, float], tally: Tally, method: Method, *, in_groups: bool
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The figures with the intervals of mean losses, and why some have none."""
+    found = dict(figures)
+    if "nll" in figures and not in_groups and "nll" in tally.figures()[0]:
+        low, high = tally.log_loss_interval(method.level)
+        if math.isfinite(low):
+            found |= {"nll_low": min(low, figures["nll"]), "nll_high": max(high, figures["nll"])}
+    reason = "the losses of the samples were not recorded"
+    if in_groups:
+        reason = "losses were not kept by group"
+        found = {name: value for name, value in found.items() if name not in OF_BRIER}
+    missing = [name for name in ("nll_low", "nll_high", *OF_BRIER) if name not in found]
+    return found, dict.fromkeys(missing, reason)
 
 
 def _bounds(fraction: float, overall: Mapping[str, Any], method: Method) -> tuple[float, float]:

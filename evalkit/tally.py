@@ -10,6 +10,7 @@ import pandas as pd
 from evalkit.calibration import confidence_cells, expected_calibration_error
 from evalkit.confusion import class_index
 from evalkit.errors import InputError
+from evalkit.intervals import mean_interval
 from evalkit.resampling import Groups
 from evalkit.sparse import DENSE_CLASSES, SparseConfusion, of_cells
 from evalkit.wording import some
@@ -50,6 +51,7 @@ class Tally:
         self._cells: npt.NDArray[np.float64] = np.zeros((3, 0))
         self._invalid: dict[str, int] = {}  # column -> values that are no probability
         self._log_loss = 0.0
+        self._log_loss_squares = 0.0
         self._impossible = 0  # samples whose true class was given probability 0
         self._top5_hits = 0
         self._columns: set[str] = set()
@@ -84,7 +86,9 @@ class Tally:
         if "label_probability" in batch:
             probability, valid = self._probability(batch, "label_probability")
             self._impossible += int((probability == 0).sum())
-            self._log_loss -= float(np.log(probability[valid & (probability > 0)]).sum())
+            losses = -np.log(probability[valid & (probability > 0)])
+            self._log_loss += float(losses.sum())
+            self._log_loss_squares += float((losses**2).sum())
         if "top5" in batch and batch["top5"].map(pd.api.types.is_list_like).all():
             self._columns.add("top5")
             pairs = zip(batch["label"], batch["top5"], strict=True)
@@ -161,6 +165,10 @@ class Tally:
             else:
                 found[name] = self._log_loss / self.samples
         return found, reasons
+
+    def log_loss_interval(self, level: float) -> tuple[float, float]:
+        """Of the ``nll`` in `figures`, where that is known."""
+        return mean_interval(self._log_loss, self._log_loss_squares, self.samples, level=level)
 
     def confidences(self) -> npt.NDArray[np.float64] | None:
         """Samples by confidence, see `evalkit.calibration.confidence_cells`; nothing if unknown."""

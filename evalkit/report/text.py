@@ -108,8 +108,11 @@ def _headline(summary: dict[str, Any]) -> str:
         ("MCC", *_scored(summary, "mcc")),
         ("Cohen's kappa", *_scored(summary, "kappa")),
     ]
-    known = [(name, summary[name]) for name in ("nll", "brier", "ece") if summary[name] is not None]
-    rows += [(name.upper() if name != "brier" else "Brier", value, "") for name, value in known]
+    rows += [
+        (name, *_scored(summary, name.lower()))
+        for name in ("NLL", "Brier", "ECE")
+        if summary[name.lower()] is not None
+    ]
     return "\n".join(
         f"{name:<18} {_fraction(value):>5}  {note}".rstrip() for name, value, note in rows
     )

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 
 from evalkit.errors import InputError
-from evalkit.intervals import f1_interval, wilson
+from evalkit.intervals import f1_interval, mean_interval, wilson
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
@@ -67,3 +67,28 @@ def test_f1_covers_as_often_as_it_says():
 def test_rejects_impossible_counts(arguments, level, fault):
     with pytest.raises(InputError, match=fault):
         wilson(*arguments, level=level)
+
+
+@pytest.mark.parametrize(("samples", "least"), [(50, 0.90), (500, 0.93)])
+def test_the_interval_of_a_mean_loss_holds_it(samples, least):
+    """Losses of a calibrated model, of which few are large."""
+    rng = np.random.default_rng(0)
+
+    def losses(number):
+        confidence = np.clip(rng.beta(4, 1, number), 0.2, 1 - 1e-4)
+        right = rng.random(number) < confidence
+        return -np.log(np.where(right, confidence, (1 - confidence) / 2))
+
+    truth = losses(1_000_000).mean()
+    held = 0
+    for _ in range(1_000):
+        drawn = losses(samples)
+        low, high = mean_interval(float(drawn.sum()), float((drawn**2).sum()), samples)
+        held += low <= truth <= high
+
+    assert least <= held / 1_000 <= 0.97
+
+
+def test_a_mean_of_one_loss_or_of_none_has_no_interval():
+    assert np.isnan(mean_interval(0.5, 0.25, 1)).all()
+    assert np.isnan(mean_interval(0.0, 0.0, 10)).all()
