@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from evalkit.commands import options
 if TYPE_CHECKING:
     from evalkit.training.job import Job
     from evalkit.training.records import EpochRecord
+    from evalkit.training.stopping import StopRequest
 
 # Without loading torch for --help; a test compares them with `Recipe` and `SCHEDULES`.
 SCHEDULES = ("constant", "cosine", "linear", "step")
@@ -245,41 +247,62 @@ def train(
     options.require_torch()
     from dataclasses import fields
 
-    from evalkit.report.text import as_text
-    from evalkit.training.board import board
+    from evalkit.distributed import introduced, processes
     from evalkit.training.job import prepare
-    from evalkit.training.parallel import joined
     from evalkit.training.recipe import Recipe
     from evalkit.training.stopping import stop_on_signals
 
     chosen["random_area"] = chosen["random_area"] or None
     values = {field.name: chosen.pop(field.name) for field in fields(Recipe)}
-    with joined(chosen.pop("device")) as (place, device), stop_on_signals() as stop:
-        job = prepare(
-            data,
-            model,
-            out=out,
-            recipe=Recipe(**values),
-            device=device,
-            command=options.this_command(),
-            **chosen,
-        )
-        say = click.echo if place == 0 else _silent
-        for warning in job.warnings:
-            say(f"warning: {warning}", err=True)
-        with board(out / "tensorboard" if tensorboard and place == 0 else None, job.former) as add:
-            for record in job.epochs(stop=stop, progress=True):
-                say(_line(record, job))
-                add(record)
+    with introduced(chosen.pop("device")) as device:
+        us = processes()
+        with options.only_the_first_speaks():
+            job = us.agreed(
+                lambda: prepare(
+                    data,
+                    model,
+                    out=out,
+                    recipe=Recipe(**values),
+                    device=device,
+                    command=options.this_command(without="--resume"),
+                    **chosen,
+                )
+            )
+        with stop_on_signals() as stop:
+            _run(job, stop, tensorboard=tensorboard)
     if stop.is_made:
-        say(_farewell(stop.signal, out), err=True)
+        if us.is_first:
+            click.echo(_farewell(stop.signal, out, us.size), err=True)
         return 128 + stop.signal
-    if place == 0:
-        evaluation = job.report()
-        evaluation.summary["command"] = options.this_command()
-        evaluation.save(out)
-        say(f"\n{as_text(evaluation)}\n\nwritten to {out}")
+    if us.is_first:  # alone again
+        _report(job)
     return 0
+
+
+def _run(job: Job, stop: StopRequest, *, tensorboard: bool) -> None:
+    """Train, and say what every epoch came to."""
+    from evalkit.distributed import rank
+    from evalkit.training.board import board
+
+    first = rank() == 0
+    for warning in job.warnings if first else ():
+        click.echo(f"warning: {warning}", err=True)
+    folder = job.out / "tensorboard" if tensorboard and first else None
+    with board(folder, job.former) as add:
+        for record in job.epochs(stop=stop, progress=True):
+            add(record)
+            if first:
+                click.echo(_line(record, job))
+
+
+def _report(job: Job) -> None:
+    """Evaluate the best checkpoint, and write what there is to say of it."""
+    from evalkit.report.text import as_text
+
+    evaluation = job.report()
+    evaluation.summary["command"] = options.this_command()
+    evaluation.save(job.out)
+    click.echo(f"\n{as_text(evaluation)}\n\nwritten to {job.out}")
 
 
 def _line(record: EpochRecord, job: Job) -> str:
@@ -293,12 +316,9 @@ def _line(record: EpochRecord, job: Job) -> str:
     )
 
 
-def _farewell(number: int, out: Path) -> str:
-    command = options.this_command()
-    resume = command if "--resume" in command.split() else f"{command} --resume"
+def _farewell(number: int, out: Path, processes: int) -> str:
+    resume = f"{options.this_command(without='--resume')} --resume"
+    if processes > 1:
+        resume = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} -m {resume}"
     name = signal.Signals(number).name
     return f"evalkit: stopped by {name}, saved in {out}; go on with: {resume}"
-
-
-def _silent(*_said: object, **_how: object) -> None:
-    """What all ranks but the first one say."""

@@ -54,7 +54,7 @@ class Checkpoints:
         >>> sorted(path.name for path in folder.iterdir())
         ['best.pth', 'last.pth']
         >>> sorted(torch.load(folder / "last.pth", weights_only=True))
-        ['classes', 'epoch', 'optimizer', 'position', 'rng', 'scaler', 'state_dict']
+        ['classes', 'epoch', 'loss_sums', 'optimizer', 'position', 'rng', 'scaler', 'state_dict']
     """
 
     def __init__(

@@ -24,7 +24,12 @@ from evalkit.training.faults import (
 )
 from evalkit.training.loader import TrainingBatches, steps_of
 from evalkit.training.losses import classification_loss
-from evalkit.training.parallel import exact_flags, in_parallel, synchronised
+from evalkit.training.parallel import (
+    exact_flags,
+    in_parallel,
+    partners_explained,
+    synchronised,
+)
 from evalkit.training.records import EpochRecord, is_better
 from evalkit.training.state import Position, State
 from evalkit.training.steps import apply_gradients, grad_scaler
@@ -184,6 +189,8 @@ def fit(
         if checkpoints is not None:
             checkpoints.save(state, best=best, epoch=record.epoch)
         yield record
+        if _agreed(how.stop, 0):
+            return
 
 
 def _train(how: _How, state: State) -> None:
@@ -199,7 +206,12 @@ def _train(how: _How, state: State) -> None:
     spent, began = position.seconds, time.perf_counter()
     how.model.train()
     start_peak(how.device)
-    with exact_flags(how.device, how.precision), workers_explained(), _bar(how, position) as bar:
+    with (
+        exact_flags(how.device, how.precision),
+        workers_explained(),
+        partners_explained(),
+        _bar(how, position) as bar,
+    ):
         for step in steps_of(
             how.train, position.epoch, first_step=position.step, parts=how.accumulate
         ):

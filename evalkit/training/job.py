@@ -245,6 +245,7 @@ def prepare(
             pretrained=pretrained,
             init_from=init_from,
             weights=weights,
+            classes=split.classes,
             new_head=new_head,
         )
         if kept is None
@@ -280,6 +281,7 @@ def prepare(
     job._order()  # noqa: SLF001 - says what is wrong with the sizes of steps
     checkpoints.notes = {**noted, "command": command, "environment": environment(where)}
     checkpoints.clean()
+    torch.manual_seed(recipe.seed + rank())  # each rank drops out others
     if split.drawn and rank() == 0:
         write_whole(out / MANIFEST, split.manifest())
     return job

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import re
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from evalkit.distributed import is_running, rank
+from evalkit.distributed import is_running, rank, ranks
 from evalkit.errors import InputError
-from evalkit.hardware import HALF, choose_device, computing
+from evalkit.hardware import HALF, computing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import nn
+
+LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)", re.IGNORECASE)
 
 
 def in_parallel(model: nn.Module, device: torch.device) -> nn.Module:
@@ -47,35 +48,19 @@ def exact_flags(device: torch.device, precision: str) -> AbstractContextManager[
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[int, str]]:
-    """Let the processes that torchrun started know each other, for as long as a block runs.
-
-    Args:
-        device: As the user gave it; each process of a machine takes a GPU of its own for "auto"
-            and "cuda".
-
-    Yields:
-        The number of this process among all, and its device. Alone: 0, and *device*.
+def partners_explained() -> Iterator[None]:
+    """Say that another process is gone, where that is why this one cannot go on.
 
     Raises:
-        InputError: There are fewer GPUs than processes, or a single one was asked for.
-
-    Example:
-        >>> with joined("cpu") as (place, device):
-        ...     place, device
-        (0, 'cpu')
+        InputError: Instead of the error of the connection.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or is_running():  # noqa: PLR2004
-        yield rank(), device
-        return
-    chosen = choose_device(device)
-    if chosen.type == "cuda":
-        if ":" in device:
-            raise InputError(f"device must be auto, cuda or cpu under torchrun, got '{device}'")
-        chosen = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
-        torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield rank(), str(chosen)
-    finally:
-        dist.destroy_process_group()
+        yield
+    except RuntimeError as error:
+        if not is_running() or not LOST.search(str(error)):
+            raise
+        raise InputError(
+            f"all {ranks()} processes must live as long as training, got '"
+            f"{' '.join(str(error).split())[:120]}' in that of rank {rank()}: another one ended; "
+            "its own message says why"
+        ) from error

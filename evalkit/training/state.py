@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.amp import GradScaler
 
+from evalkit.distributed import gathered, rank, ranks
 from evalkit.training.records import EpochRecord
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Position:
     Attributes:
         epoch: The one that is being worked on, from 1.
         step: Steps that are done in it.
-        loss_sum: Over the samples of this epoch.
+        loss_sum: Over the samples of this epoch that this rank has computed.
         samples: Of this epoch, over all ranks.
         seconds: Spent on training in this epoch.
         records: One per finished epoch.
@@ -70,10 +71,11 @@ class State:
         """Return everything except the model's weights, as plain values and tensors."""
         kept: dict[str, Any] = {
             "epoch": self.position.epoch,
-            "position": {**asdict(self.position)},
+            "position": asdict(self.position),
+            "loss_sums": gathered(self.position.loss_sum),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "rng": random_states(self._device()),
+            "rng": gathered(random_states(self._device())),
         }
         if self.schedule is not None:
             kept["scheduler"] = self.schedule.state_dict()
@@ -98,7 +100,14 @@ class State:
         if self.early_stopping is not None:
             self.early_stopping.load_state_dict(kept["early_stopping"])
         self.position = position_of(kept)
-        set_random_states(kept["rng"], self._device())
+        sums, generators = kept["loss_sums"], kept["rng"]
+        if len(sums) == ranks():
+            self.position.loss_sum = sums[rank()]
+            set_random_states(generators[rank()], self._device())
+        else:  # other processes than then: nobody can go on with the numbers of another
+            self.position.loss_sum = sum(sums) if rank() == 0 else 0.0
+            set_random_states(generators[0], self._device())
+            torch.manual_seed(torch.initial_seed() + rank())
 
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
