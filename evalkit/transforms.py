@@ -111,8 +111,7 @@ class TransformSpec:
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn pixels of shape (N, C, H, W), uint8, into float32, on the device they are on."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+        mean, std = _statistics(self, pixels.device)
         return pixels.float().div_(BRIGHTEST).sub_(mean).div_(std)
 
     def as_dict(self) -> dict[str, Any]:
@@ -298,6 +297,16 @@ def _with_channels(pixels: torch.Tensor, mode: str) -> torch.Tensor:
 
     grey: torch.Tensor = rgb_to_grayscale(pixels)
     return grey
+
+
+@functools.lru_cache(maxsize=16)
+def _statistics(spec: TransformSpec, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and std on a device, shape (C, 1, 1): a GPU waits for every copy of them."""
+    with torch.inference_mode(mode=False):  # they outlive it
+        mean, std = (
+            torch.tensor(one, device=device).view(-1, 1, 1) for one in (spec.mean, spec.std)
+        )
+    return mean, std
 
 
 @functools.lru_cache(maxsize=16)

@@ -37,8 +37,7 @@ def net():
     )  # fmt: skip
 
 
-def prepare(pixels):
-    return pixels.float() / 255
+prepare = noise.TRANSFORM.normalize
 
 
 def test_every_pixel_arrives_through_the_two_pinned_buffers():
