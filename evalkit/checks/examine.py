@@ -9,17 +9,18 @@ import pandas as pd
 
 from evalkit.checks.alternatives import KINDS
 from evalkit.checks.batch_norm import BATCH_NORM, check_state
+from evalkit.checks.duplicates import check_duplicates
 from evalkit.checks.finding import Check, skipped
 from evalkit.checks.labels import find_order
 from evalkit.checks.numerics import check_precision, check_repeatability
 from evalkit.checks.preprocessing import check_preparation
-from evalkit.errors import InputError
 from evalkit.sparse import of_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evalkit.checks.sample import Integers, Ran
+    from evalkit.data import Source
     from evalkit.transforms import TransformSpec
 
 SAMPLE = 256  # images: what is off by 6 points or more is seen among them
@@ -37,19 +38,12 @@ class Choices:
         sample: Images to run again; 0 for none; None for up to 256, for at most a tenth of the
             run's cost or 512 images, whichever is more.
         verify: Samples to run again alone in fp32; 0 for none.
-
-    Raises:
-        InputError: A number is negative.
+        train: The images of the training, to look for the run's among them; or None.
     """
 
     sample: int | None = None
     verify: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.sample or 0) < 0 or self.verify < 0:
-            raise InputError(
-                f"checks and verify must be 0 or more, got {self.sample} and {self.verify}"
-            )
+    train: Source | None = None
 
 
 def examine(ran: Ran, spec: TransformSpec, choices: Choices) -> list[Check]:
@@ -62,7 +56,8 @@ def examine(ran: Ran, spec: TransformSpec, choices: Choices) -> list[Check]:
 
     Returns:
         In this order: channel-order, normalisation, preset, batch-norm, repeatability,
-        batch-dependence, precision; those that were not asked for are left out.
+        batch-dependence, precision, train-test-duplicates; those that were not asked for are left
+        out.
     """
     checks: list[Check] = []
     if choices.sample != 0:
@@ -74,6 +69,8 @@ def examine(ran: Ran, spec: TransformSpec, choices: Choices) -> list[Check]:
         checks = [*prepared, *steady]
     if choices.verify:
         checks.append(check_precision(ran, spec, samples=choices.verify))
+    if choices.train is not None:
+        checks.append(check_duplicates(ran, choices.train))
     return checks
 
 

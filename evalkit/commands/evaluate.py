@@ -104,6 +104,25 @@ from evalkit.commands import options
     "What that does to the accuracy is measured on a sample, and reported.",
 )
 @click.option(
+    "--checks",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Images to run again in other ways, to look for silent errors; 0 for none. "
+    "[default: up to 256, for about a tenth of the run]",
+)
+@click.option(
+    "--verify",
+    default=0,
+    type=click.IntRange(0),
+    metavar="K",
+    help="Samples to run again, each alone and in fp32, to count predictions that change.",
+)
+@click.option(
+    "--train-data",
+    metavar="PATH",
+    help="Data of the training, as --data, to look for the same images in both.",
+)
+@click.option(
     "--allow-partial",
     type=float,
     metavar="FRACTION",
@@ -144,6 +163,9 @@ def evaluate(
     on_unknown_class: str,
     decode: str,
     fast_decode: bool,
+    checks: int | None,
+    verify: int,
+    train_data: str | None,
     allow_partial: float | None,
     trust: bool,
     thumbnails: bool,
@@ -188,6 +210,9 @@ def evaluate(
                 on_unreadable=on_unreadable,
                 on_unknown_class=on_unknown_class,
                 decoding=Decoding(place=decode, fast=fast_decode),
+                checks=checks,
+                verify=verify,
+                train_data=train_data,
                 allow_partial=allow_partial,
                 trust=trust,
                 save_probabilities=save_probabilities,

@@ -63,6 +63,9 @@ def evaluate(
     on_unknown_class: str = "fail",
     decode: str = "cpu",
     fast_decode: bool = False,
+    checks: int | None = None,
+    verify: int = 0,
+    train_data: str | Path | None = None,
     allow_partial: float | None = None,
     trust: bool = False,
     save_probabilities: bool = False,
@@ -97,6 +100,10 @@ def evaluate(
             not know; they are counted.
         decode: "cpu", or "gpu" to decode JPEG files there, see `evalkit.decoding.Decoding`.
         fast_decode: Decode large JPEG files at reduced size; what that changes is measured.
+        checks: Images to run again in other ways, to look for silent errors, see docs/checks.md; 0
+            for none. None takes up to 256, for about a tenth of the run.
+        verify: Samples to run again, each alone and in fp32, to count predictions that change.
+        train_data: The data of the training, as *data*, to look for the same images in both.
         allow_partial: The share of the model that the checkpoint must fill, see
             `load_checkpoint`.
         trust: Import the checkpoint's own classes and run their code, see `load_checkpoint`.
@@ -126,6 +133,9 @@ def evaluate(
         on_unreadable=on_unreadable,
         on_unknown_class=on_unknown_class,
         decoding=Decoding(place=decode, fast=fast_decode),
+        checks=checks,
+        verify=verify,
+        train_data=train_data,
         out=Path(out) if out is not None else None,
         resume=resume,
         save_probabilities=save_probabilities,

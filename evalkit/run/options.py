@@ -42,6 +42,9 @@ class Options:
     on_unreadable: str = "fail"
     on_unknown_class: str = "fail"
     decoding: Decoding = EXACT
+    checks: int | None = None
+    verify: int = 0
+    train_data: str | Path | None = None
     out: Path | None = None
     resume: bool = False
     save_probabilities: bool = False
@@ -62,6 +65,10 @@ class Options:
             raise InputError(
                 f"batch_size and workers must be at least 1, got {self.batch_size} and "
                 f"{self.workers}"
+            )
+        if (self.checks or 0) < 0 or self.verify < 0:
+            raise InputError(
+                f"checks and verify must be 0 or more, got {self.checks} and {self.verify}"
             )
         if self.resume and self.out is None:
             raise InputError("resume must come with out, a folder with an unfinished run, got none")

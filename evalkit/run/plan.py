@@ -11,6 +11,7 @@ from evalkit.checkpoint.choose import choose_model
 from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import read
 from evalkit.checkpoint.report import LoadReport, found_classes
+from evalkit.checks.examine import Choices
 from evalkit.classes import join
 from evalkit.data import Source, open_data
 from evalkit.decoding import EXACT, Decoder, Decoding
@@ -51,6 +52,8 @@ class Plan:
     on_unreadable: str  # fail or skip
     outputs: Mapping[str, int]  # from the labels of the data to positions in *classes*
     decoding: Decoding = EXACT
+    stored_classes: tuple[str, ...] | None = None  # as the checkpoint names them
+    choices: Choices  # what is checked after the run
     warnings: tuple[str, ...]
     reading: Mapping[str, Any] = field(default_factory=dict)  # what else decides the pixels
 
@@ -63,10 +66,11 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
     """
     device = choose_device(options.device)
     contents, source = read(Path(checkpoint), trust=options.trust), open_data(data)
+    stored = found_classes(contents.notes)
     joined = join(
         source,
         given=options.classes,
-        stored=found_classes(contents.notes),
+        stored=stored,
         on_unknown=options.on_unknown_class,
     )
     choice = choose_model(
@@ -101,6 +105,12 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
         workers=options.workers or min(os.cpu_count() or 1, MOST_WORKERS),
         on_unreadable=options.on_unreadable,
         decoding=options.decoding,
+        stored_classes=stored,
+        choices=Choices(
+            sample=options.checks,
+            verify=options.verify,
+            train=open_data(options.train_data) if options.train_data is not None else None,
+        ),
         warnings=(*report.warnings, *joined.warnings, *guesses),
         reading={
             "decode": options.decoding.place,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evalkit.checks.finding import warnings_of
+from evalkit.checks.of_run import checks_of_run
 from evalkit.hardware import choose_device, environment
 from evalkit.run.reading import about_reading, reading
 from evalkit.scores import margins
@@ -44,6 +46,7 @@ class Pace:
 def record(plan: Plan, merged: Merged, pace: Pace) -> dict[str, Any]:
     """Return how the predictions were made, for the summary."""
     how_read = reading(plan, merged.audit)
+    checks = checks_of_run(plan, merged.examined)
     scores = {
         "nll": merged.loss / merged.scored,
         "brier": merged.brier / merged.scored,
@@ -67,7 +70,9 @@ def record(plan: Plan, merged: Merged, pace: Pace) -> dict[str, Any]:
             "workers": plan.workers,
             "processes": pace.processes,
         },
+        "checks": [check.as_dict() for check in checks],
         "warnings": [
+            *warnings_of(checks),
             *plan.warnings,
             *about_reading(plan, merged.audit, how_read),
             *_observations(plan, merged),

@@ -21,7 +21,6 @@ from evalkit.checks.numerics import check_precision
 from evalkit.checks.preprocessing import check_preparation
 from evalkit.checks.sample import Ran, choose
 from evalkit.data import open_data
-from evalkit.errors import InputError
 from evalkit.inference import predict
 from evalkit.sparse import of_pairs
 from evalkit.transforms import evaluation
@@ -413,13 +412,6 @@ def test_samples_are_the_same_every_time_and_nested(net, source):
     assert set(choose(run, 20)) < set(choose(run, SAMPLE))
     np.testing.assert_array_equal(choose(run, 20), choose(run, 20))
     assert len(set(choose(run, 300))) == 300
-
-
-def test_choices_are_not_negative():
-    with pytest.raises(InputError) as error:
-        Choices(sample=-1)
-
-    assert str(error.value) == "checks and verify must be 0 or more, got -1 and 0"
 
 
 def test_alternatives_never_repeat_what_is_in_use():
