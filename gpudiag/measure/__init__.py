@@ -23,6 +23,7 @@ INTERVAL_S = 0.1  # between two samples: each figure of a quick run has one or t
 START_LIMIT_S = 90.0  # importing torch from a network disk, and starting CUDA on eight GPUs
 DEVICE_LIMIT_S = 240.0  # all of a device's tests, with the pattern over its whole memory
 NVML_LIMIT_S = 20.0
+LEAST_MINUTES, MOST_MINUTES = 0.1, 1440.0
 
 
 def measure(
@@ -41,8 +42,10 @@ def measure(
         host: The machine, by default this one.
 
     Raises:
-        InputError: Torch sees no such GPU.
+        InputError: Torch sees no such GPU, or the minutes are none.
     """
+    if minutes is not None and not LEAST_MINUTES <= minutes <= MOST_MINUTES:
+        raise InputError(f"expected {LEAST_MINUTES:g} to {MOST_MINUTES:g} minutes, got {minutes:g}")
     host = host or Host()
     wanted = tuple(dict.fromkeys(devices))
     count = len(wanted) or len(_nvidia_nodes(host)) or 1

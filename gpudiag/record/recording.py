@@ -22,23 +22,33 @@ if TYPE_CHECKING:
     import pandas as pd
 
 INTERVAL_S = 1.0
+LEAST_INTERVAL_S, MOST_INTERVAL_S = 0.05, 3600.0
 MOST_STARTS = 4  # a driver that crashes its callers is left alone after these
 
 
 class Recording:
     """The samples of a process and its descendants; use it as a context manager.
 
+    Raises:
+        InputError: The interval is none.
+
     Attributes:
         interval_s: Seconds between two samples.
+        pid: The process that is sampled with its descendants, by default this one.
         samples: What has been sampled so far, of every GPU.
     """
 
     def __init__(
         self, *, interval_s: float = INTERVAL_S, pid: int | None = None, host: Host | None = None
     ) -> None:
+        if not LEAST_INTERVAL_S <= interval_s <= MOST_INTERVAL_S:
+            raise InputError(
+                f"expected {LEAST_INTERVAL_S:g} to {MOST_INTERVAL_S:g} seconds between two "
+                f"samples, got {interval_s:g}"
+            )
         self.interval_s = interval_s
         self._host = host or Host()
-        self._pid = self._host.process_id() if pid is None else pid
+        self.pid = self._host.process_id() if pid is None else pid
         self.samples = Samples()
         self._stream: Stream | None = None
         self._closed = threading.Event()
@@ -113,7 +123,7 @@ class Recording:
 
     def _listen(self) -> None:
         """Take the child's lines; start it again where NVML took it down."""
-        command = children.samples(self._pid, interval_s=self.interval_s)
+        command = children.samples(self.pid, interval_s=self.interval_s)
         for start in range(MOST_STARTS):
             with self._lock:
                 if self._closed.is_set():
@@ -149,19 +159,20 @@ def record_command(
         Its exit code (128 + the number of the signal that ended it), and what was recorded.
 
     Raises:
-        InputError: The folder cannot be made, or the program cannot be run.
+        InputError: The interval is none, the folder cannot be made, or the program cannot be run.
     """
     host = host or Host()
+    recording = Recording(interval_s=interval_s, host=host)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise InputError(
             f"expected a new folder for the record, got {folder}: {error.strerror}"
         ) from None
-    recordings: list[Recording] = []
 
     def begin(pid: int) -> None:
-        recordings.append(Recording(interval_s=interval_s, pid=pid, host=host).__enter__())
+        recording.pid = pid
+        recording.__enter__()
 
     try:
         code = host.attend(command, started=begin)
@@ -170,8 +181,8 @@ def record_command(
         raise InputError(
             f"expected a program to run, got {command[0]!r}: {error.strerror}"
         ) from None
-    recordings[0].__exit__(None, None, None)
-    return code, recordings[0]
+    recording.__exit__(None, None, None)
+    return code, recording
 
 
 def _as_csv(rows: list[Row]) -> str:

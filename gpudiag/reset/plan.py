@@ -109,7 +109,7 @@ def _id(gpu: Gpu) -> str:
 
 
 def _is_meant(gpu: Gpu, wanted: str) -> bool:
-    if wanted.isdigit():
+    if wanted.isascii() and wanted.isdigit():
         return gpu.index == int(wanted)
     if wanted.upper().startswith("GPU-"):
         return known_or(gpu.uuid, "").lower().startswith(wanted.lower())

@@ -157,6 +157,14 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(tmp_p
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.parametrize("minutes", ["nan", "inf"])
+def test_minutes_that_are_none_are_one_line(minutes):
+    done = run("measure", "--minutes", minutes)
+
+    assert done.returncode == 2
+    assert done.stderr == f"gpudiag: expected 0.1 to 1440 minutes, got {minutes}\n"
+
+
 def test_quick_and_minutes_exclude_each_other():
     done = run("measure", "--quick", "--minutes", "3")
 

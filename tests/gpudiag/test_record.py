@@ -72,6 +72,23 @@ def test_the_files_are_written(record, tmp_path):
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+@pytest.mark.parametrize("interval", ["nan", "inf", "1e9"])
+def test_an_interval_that_is_none_is_one_line_and_nothing_is_run(tmp_path, interval):
+    done = subprocess.run(
+        [sys.executable, "-m", "gpudiag", "record", "--interval", interval, "--", "touch", "ran"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"gpudiag: expected 0.05 to 3600 seconds between two samples, got {float(interval):g}\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_there_is_not_written_over(record, tmp_path):
     (tmp_path / "out").mkdir()
 

@@ -305,7 +305,9 @@ def test_a_gpu_is_found_by_index_uuid_or_address(wanted):
     assert find(machine(h100(0), h100(1)), wanted).index == 1
 
 
-@pytest.mark.parametrize("wanted", ["7", "GPU-0000000", "GPU-ff", "00:1c", "", "nonsense"])
+@pytest.mark.parametrize(
+    "wanted", ["7", "²", "-1", "GPU-0000000", "GPU-ff", "00:1c", "", "nonsense"]
+)
 def test_what_is_not_one_gpu_is_refused(wanted):
     with pytest.raises(InputError, match="expected the index, UUID or PCI address of one GPU, got"):
         find(machine(h100(0), h100(1)), wanted)
