@@ -46,7 +46,7 @@ def freeze_backbone(model: nn.Module, *, head: str | None = None) -> tuple[str, 
         >>> model[1].running_mean.abs().sum().item()
         0.0
     """
-    names = find_head(model).names if head is None else (head,)
+    names = find_head(model).modules if head is None else (head,)
     learning = {part for name in names for part in module_named(model, name).modules()}
     kept = {parameter for module in learning for parameter in module.parameters(recurse=False)}
     frozen = []

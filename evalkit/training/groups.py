@@ -52,7 +52,7 @@ def parameter_groups(
          ('head', 0.1, 1), ('head without decay', 0.1, 1)]
         >>> optimizer = torch.optim.AdamW(groups)
     """
-    names = find_head(model).names if head is None else (head,)
+    names = find_head(model).modules if head is None else (head,)
     in_head = {id(p) for name in names for p in module_named(model, name).parameters()}
     plain = set(_not_decayed(model))
     groups: dict[str, dict[str, Any]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
@@ -26,10 +27,18 @@ class Head:
         names: As in ``model.named_modules()``: that of the logits first, then those of auxiliary
             outputs, where a model has them (GoogLeNet, Inception, distilled transformers).
         num_classes: How many outputs each of them gives.
+        companions: Modules that learn with them, where timm makes more than the last layer anew:
+            the norm before it, or the hidden layer of a head that has one.
     """
 
     names: tuple[str, ...]
     num_classes: int
+    companions: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of all modules that learn when the rest is frozen."""
+        return (*self.names, *self.companions)
 
 
 def find_head(model: nn.Module, *, head: str | None = None) -> Head:
@@ -51,12 +60,15 @@ def find_head(model: nn.Module, *, head: str | None = None) -> Head:
     Example:
         >>> import torchvision
         >>> find_head(torchvision.models.squeezenet1_1())
-        Head(names=('classifier.1',), num_classes=1000)
+        Head(names=('classifier.1',), num_classes=1000, companions=())
         >>> model = torchvision.models.googlenet(init_weights=False)
         >>> find_head(model).names
         ('fc', 'aux2.fc2', 'aux1.fc2')
     """
-    return _described(dict(_layers(model, head)))
+    found = _described(dict(_layers(model, head)))
+    if head is None and _is_timm(model):
+        return replace(found, companions=tuple(_companions(model, found.names)))
+    return found
 
 
 def replace_head(model: nn.Module, num_classes: int, *, head: str | None = None) -> Head:
@@ -81,7 +93,7 @@ def replace_head(model: nn.Module, num_classes: int, *, head: str | None = None)
         >>> import torch, torchvision
         >>> model = torchvision.models.resnet18()
         >>> replace_head(model, 3)
-        Head(names=('fc',), num_classes=3)
+        Head(names=('fc',), num_classes=3, companions=())
         >>> model.eval()(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 3])
     """
@@ -151,12 +163,17 @@ def _is_timm(model: nn.Module) -> bool:
     return all(callable(getattr(model, n, None)) for n in ("get_classifier", "reset_classifier"))
 
 
-def _asked(model: Any) -> list[str]:
-    """Names of the layers that a model of timm calls its classifier."""
+def _classifier(model: Any) -> list[nn.Module]:
+    """What a model of timm calls its classifier; two of them where a teacher has its own."""
     answer = model.get_classifier()
+    return list(answer) if isinstance(answer, tuple | list) else [answer]
+
+
+def _asked(model: Any) -> list[str]:
+    """Names of the last layers of a timm model's classifier."""
     names = {module: name for name, module in model.named_modules()}
     found = []
-    for part in answer if isinstance(answer, tuple | list) else [answer]:
+    for part in _classifier(model):
         layers = [module for module in part.modules() if isinstance(module, LAYERS)]
         if not layers:
             raise InputError(
@@ -167,6 +184,26 @@ def _asked(model: Any) -> list[str]:
         last = [layer for layer in layers if _outputs(layer) == model.num_classes]
         found += [names[layer] for layer in last or layers[-1:]]
     return found
+
+
+def _companions(model: nn.Module, layers: tuple[str, ...]) -> Iterator[str]:
+    """Names of what timm makes anew beside the last layers."""
+    names = {module: name for name, module in model.named_modules()}
+    last = {parameter for name in layers for parameter in model.get_submodule(name).parameters()}
+    parts = _classifier(model)
+    parents = (model.get_submodule(name.rpartition(".")[0]) for name in layers if "." in name)
+    parts += [parent for parent in parents if _is_norm_and_layer(parent)]
+    for part in dict.fromkeys(parts):
+        if set(part.parameters()) - last:
+            yield names[part]
+
+
+def _is_norm_and_layer(module: nn.Module) -> bool:
+    """Whether it is what several families have for a head: batch norm, dropout, linear."""
+    kinds = [type(child) for child in module.children()]
+    return nn.BatchNorm1d in kinds and all(
+        issubclass(kind, (nn.BatchNorm1d, nn.Dropout, *LAYERS)) for kind in kinds
+    )
 
 
 def _reset(model: Any, num_classes: int) -> Head:
@@ -188,18 +225,30 @@ def _traced(model: nn.Module) -> list[str]:
     """Names of the layers that the outputs come from; of the last one, if that cannot be seen."""
     if isinstance(model, LAYERS):
         return [""]
-    modes = {module: module.training for module in model.modules()}
-    model.train()  # auxiliary outputs are given in training alone
-    try:
-        graph = _Tracer().trace(model)
-    except Exception:  # noqa: BLE001 - any model's own code runs here, on values it cannot expect
-        return [_last_made(model)]
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with _left_as_it_was(model):
+        model.train()  # auxiliary outputs are given in training alone
+        try:
+            graph = _Tracer().trace(model)
+        except Exception:  # noqa: BLE001 - any model's own code, on values it cannot expect
+            return [_last_made(model)]
     (output,) = (node for node in graph.nodes if node.op == "output")
     parameters = dict(model.named_parameters())
     return list(dict.fromkeys(_followed(output, model, parameters))) or [_last_made(model)]
+
+
+@contextmanager
+def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Undo what running a model changes in it: modes, and values that it keeps for itself."""
+    attributes = {module: dict(vars(module)) for module in model.modules()}
+    buffers = {module: dict(module._buffers) for module in attributes}  # noqa: SLF001
+    try:
+        yield
+    finally:
+        for module, before in attributes.items():
+            vars(module).clear()
+            vars(module).update(before)
+            module._buffers.clear()  # noqa: SLF001
+            module._buffers.update(buffers[module])  # noqa: SLF001
 
 
 def _followed(

@@ -82,7 +82,7 @@ def start(
     Example:
         >>> begun = start("torchvision:squeezenet1_1", num_classes=3)
         >>> find_head(begun.model)
-        Head(names=('classifier.1',), num_classes=3)
+        Head(names=('classifier.1',), num_classes=3, companions=())
         >>> begun.transform.resize, begun.new_head
         (256, False)
     """

@@ -1,5 +1,6 @@
 """Heads of every classifier of torchvision, of every family of timm, and of models of one's own."""
 
+import copy
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from evalkit.errors import InputError
-from evalkit.training import Head, find_head, replace_head
+from evalkit.training import Head, find_head, freeze_backbone, replace_head
 
 NAMES = torchvision.models.list_models(module=torchvision.models)
 SLOW_START = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
@@ -49,6 +50,15 @@ class Unfilled(TorchFunctionMode):
 def built(name):
     with Unfilled():
         return torchvision.models.get_model(name, weights=None, **SLOW_START.get(name, {}))
+
+
+def fresh(model, before):
+    """Names of the parameters that are new."""
+    return {name for name, parameter in model.named_parameters() if parameter not in before}
+
+
+def within(name, head):
+    return name.startswith(tuple(f"{module}." for module in head.modules))
 
 
 def outputs_of(model, size):
@@ -100,11 +110,14 @@ def test_every_family_of_timm_then_gives_that_many_outputs(family):
         name = "sequencer2d_s"  # the others take half a minute
     with torch.device("meta"):
         model = timm.create_model(name)
+    before = set(model.parameters())
 
     head = replace_head(model, 7)
 
     assert head.num_classes == model.num_classes == 7
     assert find_head(model) == head
+    left = {name.partition(".")[0] for name in fresh(model, before) if not within(name, head)}
+    assert left <= {"aux_head"}  # of volo: for its own recipe of training alone
     assert outputs_of(model.eval(), model.pretrained_cfg["input_size"]).shape == (2, 7)
 
 
@@ -116,7 +129,6 @@ def test_every_family_of_timm_then_gives_that_many_outputs(family):
         ("test_convnext", ("head.fc",)),
         ("test_efficientnet", ("classifier",)),
         ("crossvit_9_240", ("head.0", "head.1")),  # their mean
-        ("levit_128s", ("head.linear", "head_dist.linear")),  # for labels and for a teacher
         ("dpn48b", ("classifier",)),  # a convolution
     ],
 )
@@ -126,6 +138,39 @@ def test_heads_of_timm(name, heads):
 
     assert find_head(model) == Head(names=heads, num_classes=10)
     assert replace_head(model, 3) == Head(names=heads, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        (
+            "levit_128s",  # for labels and for a teacher, each with a norm before
+            Head(
+                names=("head.linear", "head_dist.linear"),
+                num_classes=3,
+                companions=("head", "head_dist"),
+            ),
+        ),
+        (
+            "efficientvit_m0",  # timm calls the linear layer its head, and renews the norm as well
+            Head(names=("head.linear",), num_classes=3, companions=("head",)),
+        ),
+        (
+            "caformer_s18",  # a hidden layer
+            Head(names=("head.fc.fc2",), num_classes=3, companions=("head.fc",)),
+        ),
+    ],
+)
+def test_what_timm_makes_anew_learns_with_the_head(name, head):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    before = set(model.parameters())
+
+    assert replace_head(model, 3) == head
+
+    freeze_backbone(model)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == fresh(model, before)
 
 
 def test_timm_without_a_head_gets_one():
@@ -217,6 +262,30 @@ def test_the_new_head_is_where_and_as_the_old_one_was():
     assert new.weight.dtype == torch.float64
     assert new.weight.requires_grad
     assert not new.training
+
+
+def test_what_a_model_keeps_of_its_inputs_is_as_before():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 3)
+            self.register_buffer("total", torch.zeros(2))
+            self.seen, self.calls = None, 0
+
+        def forward(self, inputs):
+            self.seen = self.fc(inputs)
+            self.calls += 1
+            self.later = 1
+            self._buffers["total"] = self.total + inputs.sum(0)
+            return self.seen
+
+    model = Keeps()
+
+    assert find_head(model).names == ("fc",)
+    assert (model.seen, model.calls) == (None, 0)
+    assert not hasattr(model, "later")
+    assert model.total.tolist() == [0.0, 0.0]
+    copy.deepcopy(model)
 
 
 def test_modes_are_as_before():
