@@ -224,12 +224,12 @@ def only_the_first_speaks() -> Iterator[None]:
     """Let one of several processes say what is wrong with the input of all of them.
 
     While it lasts, the signal that torchrun sends to those that are left when one died, and a
-    cluster before it takes a machine away, ends them in one line.
+    cluster before it takes a machine away (SIGTERM), ends them in one line.
     """
     from evalkit.distributed import processes
 
     us = processes()
-    former = signal.signal(signal.SIGTERM, _told_to_stop) if us.size > 1 else None
+    former = signal.signal(signal.SIGTERM, _told_to_stop)
     try:
         yield
     except InputError:
@@ -237,17 +237,18 @@ def only_the_first_speaks() -> Iterator[None]:
             raise
         raise click.exceptions.Exit(EXIT_BAD_INPUT) from None
     finally:
-        if former is not None:
-            signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, former)
 
 
 def _told_to_stop(_signal: int, _frame: FrameType | None) -> None:
     from evalkit.distributed import processes
 
     us = processes()
+    why = "the job was ended"
+    if us.size > 1:
+        why = f"in process {us.rank} of {us.size}, because another one died or {why}"
     click.echo(
-        f"evalkit: process {us.rank} of {us.size} was told to stop, because another one died or "
-        "the job was ended: what is written stays valid, --resume goes on with it",
+        f"evalkit: told to stop, {why}: what is written stays valid, --resume goes on with it",
         err=True,
     )
     os._exit(128 + signal.SIGTERM)  # at once: the others are gone, and so is what waits for them

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 LISTED_UNREADABLE = 20
 PREDICTIONS = "predictions.parquet"
+NO_LOCKS = (
+    "the file system of out knows no locks: nothing would have kept a second run from writing there"
+)
 Store = Unfinished | InMemory
 
 
@@ -173,7 +176,7 @@ def _run(
             "out must be a folder that all processes see, to put their predictions together, got "
             f"none for {us.size} processes"
         )
-    us.agreed(lambda: _refuse_occupied(options))
+    us.agreed(lambda: _refuse_occupied(options) if us.is_first else None)
     plan = us.agreed(lambda: make_plan(checkpoint, data, options))
     if options.batch_size == AUTO:
         plan = replace(plan, batch_size=_found_batch_size(plan, options, us))
@@ -184,7 +187,7 @@ def _run(
         present: list[int] = []
         if options.out is not None:
             store = _shared_folder(stack, plan, options.out, us, resume=options.resume)
-            present = us.gathered(store.present(parts) if us.is_first else [])[0]
+            present = _present(store, parts, us)
         pace = _work(plan, parts, store, present, us)
         return _result(plan, parts, store, pace, options) if us.is_first else None
 
@@ -216,6 +219,12 @@ def _shared_folder(
     )
     run = us.gathered(first.run if first is not None else "")[0]
     return first if first is not None else Unfinished(folder=out / NAME, run=run)
+
+
+def _present(store: Unfinished, parts: Cut, us: Processes) -> list[int]:
+    """The shards that were there before, as the first process sees them."""
+    mine = us.agreed(lambda: store.present(parts) if us.is_first else [])
+    return us.gathered(mine)[0]
 
 
 def _work(plan: Plan, parts: Cut, store: Store, present: list[int], us: Processes) -> Pace:
@@ -272,6 +281,8 @@ def _nothing_left(plan: Plan, audit: Audit) -> str:
 
 def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) -> Evaluation:
     """Merge the shards, score them, and write the results where a folder is given."""
+    if isinstance(store, Unfinished):
+        store.refuse_absent(parts)
     gave_probabilities = all(store.gave_probabilities(number) for number in parts.shards)
     frames: list[pd.DataFrame] = []
     with ExitStack() as stack:
@@ -289,9 +300,13 @@ def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) 
             method=options.method,
             group_by=options.group_by,
         )
+        if merged.audit.unreadable and plan.on_unreadable == "fail":  # left by a run that skipped
+            raise InputError(_unreadable(plan, merged.audit))
         if not merged.scored:
             raise InputError(_nothing_left(plan, merged.audit))
     run = record(plan, merged, pace)
+    if isinstance(store, Unfinished) and not store.is_locked:
+        run["warnings"].append(NO_LOCKS)
     evaluation = Evaluation(
         **merged.study.results(plan.classes, run=run),
         record=run,

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from evalkit.run.cut import Cut
     from evalkit.run.plan import Plan
 
-TOGETHER = 65_536  # samples in one part of the table, and in one row group of its file
-MOST_EXAMINED = 1_000_000  # samples that are held for the checks: more tell them nothing new
+TOGETHER = 16_384  # samples in one part of the table, and in one row group of its file
+MOST_EXAMINED = 100_000  # samples that are held for the checks: more tell them nothing new
 
 
 @dataclass(kw_only=True, eq=False)

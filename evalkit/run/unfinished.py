@@ -82,6 +82,20 @@ class Unfinished:
                 )
         return found
 
+    def refuse_absent(self, cut: Cut) -> None:
+        """Raise if a shard that some process made cannot be seen from here.
+
+        Raises:
+            InputError: One is not there.
+        """
+        absent = [number for number in cut.shards if not self.path(number).exists()]
+        if absent:
+            raise InputError(
+                f"out must be a folder that all processes see, got {self.folder} without "
+                f"{len(absent)} of {len(cut.shards)} parts, the first {self.path(absent[0]).name}: "
+                "choose one on a file system that they share"
+            )
+
     def remove(self) -> None:
         """Remove everything: the results are where they belong."""
         shutil.rmtree(self.folder)

@@ -227,9 +227,14 @@ def test_a_second_run_in_the_same_folder_is_refused(checkpoint, tmp_path):
             for resume in (False, True)
         ]
     finally:
-        first.kill()
-        first.communicate()
+        first.terminate()
+        output, errors = first.communicate()
 
+    assert (first.returncode, output) == (128 + signal.SIGTERM, "")
+    assert errors == (
+        "evalkit: told to stop, the job was ended: what is written stays valid, --resume goes on "
+        "with it\n"
+    )
     for message in messages:
         assert message.startswith(
             f"out must be free of other runs, got {out} with process {first.pid} on "
@@ -324,3 +329,30 @@ def test_probabilities_of_all_classes_are_kept_on_request(checkpoint, tmp_path):
     assert noise.CLASSES[first.index(max(first))] == table["prediction"][0]
     assert (tmp_path / "out" / "ranking.csv").exists()
     assert 0.5 < found.summary["auroc"] < 1
+
+
+def test_what_a_run_skipped_is_not_passed_over_by_one_that_must_not(
+    checkpoint, tmp_path, monkeypatch
+):
+    class Holed(noise.Noise):
+        def __getitem__(self, position):
+            if position == 7:
+                raise OSError("7 is not there")
+            if position >= 1300 and not whole:
+                raise StopIteration
+            return super().__getitem__(position)
+
+    monkeypatch.setattr(noise, "noise", Holed)
+    out, whole = tmp_path / "out", False
+    with pytest.raises(RuntimeError):
+        evaluate(checkpoint, "noise:noise", out=out, on_unreadable="skip", **OPTIONS)
+    whole = True
+
+    refusal = message_of(checkpoint, "noise:noise", out=out, resume=True, **OPTIONS)
+    found = evaluate(
+        checkpoint, "noise:noise", out=out, resume=True, on_unreadable="skip", **OPTIONS
+    )
+
+    assert refusal.startswith("data must have images that can be read, got 1 of 2000 in ")
+    assert found.summary["samples"] == 1_999
+    assert [one["index"] for one in found.summary["unreadable"]] == [7]
