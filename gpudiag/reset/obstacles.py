@@ -68,7 +68,7 @@ def obstacles(
 
 def _tool(help_text: str | Missing) -> Iterator[Obstacle]:
     if isinstance(help_text, Missing):
-        yield Obstacle(reason=help_text.missing, fix="install the driver's utilities")
+        yield Obstacle(reason=help_text.missing, fix="install or repair the driver's utilities")
     elif OPTION not in help_text:
         yield Obstacle(
             reason=f"this driver's {SMI} does not know {OPTION}", fix="update the driver"

@@ -74,12 +74,11 @@ def prepare(host: Host, snapshot: Snapshot, wanted: Sequence[str]) -> Plan:
     """
     gpus = tuple(dict.fromkeys(find(snapshot, one) for one in wanted))
     seen = look(host, named_pids(snapshot))
-    help_text = host.run(SMI, "--help", timeout_s=CALL_LIMIT_S)
     in_the_way = obstacles(
         gpus,
         snapshot,
         seen,
-        help_text=help_text if isinstance(help_text, Missing) else help_text.stdout,
+        help_text=_help_text(host),
         has_nvidia_drm=host.exists("/sys/module/nvidia_drm"),
     )
     return Plan(gpus=gpus, obstacles=tuple(dict.fromkeys(in_the_way)))
@@ -102,6 +101,13 @@ def find(snapshot: Snapshot, wanted: str) -> Gpu:
             f"{len(found)} of the GPUs {there}"
         )
     return found[0]
+
+
+def _help_text(host: Host) -> str | Missing:
+    outcome = host.run(SMI, "--help", timeout_s=CALL_LIMIT_S)
+    if isinstance(outcome, Missing):
+        return outcome
+    return Missing(f"{SMI} --help: {outcome.failure}") if outcome.failure else outcome.stdout
 
 
 def _id(gpu: Gpu) -> str:

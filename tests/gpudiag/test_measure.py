@@ -1,7 +1,5 @@
 """Measure: the CPU path for real, ranks under torchrun for real, GPUs as what a child would say."""
 
-import csv
-import io
 import json
 import os
 import signal
@@ -84,20 +82,55 @@ def test_the_report_takes_the_measurement_in():
     assert report["crashed"] == {}
 
 
+# What Python runs before everything else: the products of the second rank differ each time.
+FAULTY_RANK = """
+import os, sys
+if os.environ.get("RANK") == "1" and any("children/measure.py" in one for one in sys.orig_argv):
+    import torch
+    product, count = torch.Tensor.__matmul__, []
+    def different_each_time(a, b):
+        count.append(1)
+        return product(a, b) + len(count)
+    torch.Tensor.__matmul__ = different_each_time
+"""
+
+
 @on_the_cpu
-def test_ranks_under_torchrun_are_compared_and_one_of_them_speaks():
+def test_ranks_under_torchrun_are_compared_and_the_first_speaks_for_all(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(FAULTY_RANK)
+
     done = run(
         *("--nproc-per-node", "2", "--standalone", "-m", "gpudiag"),
-        *("measure", "--quick", "--format", "csv"),
+        *("measure", "--quick", "--format", "json", "--output", str(tmp_path / "m.json")),
         program=("-m", "torch.distributed.run"),
+        env={"PYTHONPATH": str(tmp_path)},
     )
 
-    rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert done.returncode == 0, done.stderr
-    ratios = {(row["test"], row["device"]): row["ratio_to_peers"] for row in rows}
-    for test in ("all-reduce bus, 2 ranks", "all-gather bus, 2 ranks", "matmul fp32"):
-        ours, theirs = (float(ratios[test, f"rank {rank} cpu"]) for rank in (0, 1))
+    assert (done.stdout, done.returncode) == ("", 1), done.stderr
+    found = json.loads((tmp_path / "m.json").read_text())
+    ratios = {
+        (one["test"], one["precision"], one["device"]): one["ratio_to_peers"]
+        for one in found["figures"]
+    }
+    for test in (("all-reduce", None), ("all-gather", None), ("matmul", "fp32")):
+        ours, theirs = (ratios[*test, f"rank {rank} cpu"] for rank in (0, 1))
         assert ours * theirs == pytest.approx(1)
+    faults = {(one["test"], one["device"], one["reason"].split(",")[0]) for one in found["faults"]}
+    assert faults == {
+        (f"repeatable {precision}", device, reason)
+        for precision in ("fp32", "bf16")
+        for device, reason in (
+            ("rank 1 cpu", "the same product gave different bits the second time"),
+            *(
+                (
+                    f"rank {rank} cpu",
+                    "2 devices of its kind do not agree on the bits of the same product",
+                )
+                for rank in (0, 1)
+            ),
+        )
+    }
+    assert found["failure"] is None
 
 
 def measuring(parent=None):

@@ -213,11 +213,19 @@ def test_an_old_nvidia_smi_is_told(host, smi):
     ]
 
 
+def test_an_nvidia_smi_that_fails_is_told(host, smi):
+    (smi / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+
+    assert refusals(host, machine()) == [
+        "nvidia-smi --help: exit code 9: install or repair the driver's utilities"
+    ]
+
+
 def test_without_nvidia_smi_it_is_refused(tmp_path):
     bare = Host(root=tmp_path, environment={"PATH": str(tmp_path)})
 
     assert refusals(bare, machine()) == [
-        "nvidia-smi not found on PATH: install the driver's utilities"
+        "nvidia-smi not found on PATH: install or repair the driver's utilities"
     ]
 
 
