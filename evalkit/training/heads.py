@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 from evalkit.errors import InputError
 from evalkit.wording import some
@@ -155,6 +156,10 @@ def _layers(model: nn.Module, head: str | None) -> Iterator[tuple[str, Layer]]:
                 f"head must be a linear layer or a convolution, got {type(layer).__name__} "
                 f"'{name}': {GIVE_IT}"
             )
+        if any(is_lazy(parameter) for parameter in layer.parameters()):
+            raise InputError(
+                f"head must know its shape, got the lazy layer '{name}': run one batch through it"
+            )
         yield name, layer
 
 
@@ -208,9 +213,12 @@ def _is_norm_and_layer(module: nn.Module) -> bool:
 
 def _reset(model: Any, num_classes: int) -> Head:
     """Let a model of timm replace its classifier."""
-    parameter = next(model.parameters())
+    former = set(model.modules())
+    in_head = (parameter for part in _classifier(model) for parameter in part.parameters())
+    example = next(in_head, next(model.parameters()))
     model.reset_classifier(num_classes)
-    model.to(device=parameter.device, dtype=parameter.dtype)
+    for module in set(model.modules()) - former:
+        module.to(device=example.device, dtype=example.dtype).train(model.training)
     return find_head(model)
 
 
@@ -226,7 +234,8 @@ def _traced(model: nn.Module) -> list[str]:
     if isinstance(model, LAYERS):
         return [""]
     with _left_as_it_was(model):
-        model.train()  # auxiliary outputs are given in training alone
+        for module in model.modules():
+            module.training = True  # auxiliary outputs are given in training alone
         try:
             graph = _Tracer().trace(model)
         except Exception:  # noqa: BLE001 - any model's own code, on values it cannot expect

@@ -288,6 +288,27 @@ def test_what_a_model_keeps_of_its_inputs_is_as_before():
     copy.deepcopy(model)
 
 
+def test_the_new_head_of_timm_is_where_and_as_the_old_one_was_and_nothing_else_is_touched():
+    model = timm.create_model("test_vit", num_classes=5).double().eval()
+    model.patch_embed.float()
+
+    replace_head(model, 3)
+
+    assert model.head.weight.dtype == torch.float64
+    assert model.patch_embed.proj.weight.dtype == torch.float32
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("wrapped", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_wrapped_models(wrapped):
+    model = wrapped(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5)))
+
+    (name,) = replace_head(model, 2).names
+
+    assert name.endswith(".2")
+    assert model(torch.zeros(6, 3)).shape == (6, 2)
+
+
 def test_modes_are_as_before():
     model = torchvision.models.googlenet(init_weights=False)
     model.eval()
@@ -340,6 +361,11 @@ class Normalised(nn.Module):
             nn.Sequential(nn.Linear(2, 3), nn.ReLU()),
             "fc",
             "head must be the name of a module, got 'fc': the last ones are 0, 1",
+        ),
+        (
+            nn.Sequential(nn.Linear(2, 3), nn.LazyLinear(4)),
+            None,
+            "head must know its shape, got the lazy layer '1': run one batch through it",
         ),
         (nn.Flatten(), None, "model must have layers, got Flatten without parameters"),
         (
