@@ -17,9 +17,12 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from gpudiag.pipes import Pipes
 
 if TYPE_CHECKING:
     from gpudiag.snapshot import Missing
@@ -116,8 +119,8 @@ class Host:
         self.root = root
         self._below = f"{str(root).rstrip('/')}/"  # joined as text: pathlib costs a short run 3 ms
         self.environment = dict(os.environ if environment is None else environment)
-        self._started: dict[tuple[str, ...], subprocess.Popen[str]] = {}
-        self._running: set[subprocess.Popen[str]] = set()
+        self._started: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
+        self._running: set[subprocess.Popen[bytes]] = set()
 
     def start(self, *command: str) -> None:
         """Start a program whose answer `run` will be asked for later; a failure is told there."""
@@ -130,21 +133,22 @@ class Host:
         process = self._started.pop(command, None) or self._open(command)
         if not isinstance(process, subprocess.Popen):
             return process
-        exit_code: int | None
+        assert process.stdout is not None  # noqa: S101 - opened as pipes
+        assert process.stderr is not None  # noqa: S101
+        pipes = Pipes(process.stdout, process.stderr)
+        ended = False
         try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
-            exit_code = process.returncode
-        except subprocess.TimeoutExpired:
-            stdout, stderr = _kill(process)
-            exit_code = None
-        except KeyboardInterrupt:
-            _kill(process)  # it has a session of its own, so that Ctrl-C does not reach it
-            raise
-        finally:
+            ended = _ended(process, pipes, timeout_s)
+        finally:  # Ctrl-C, too: it has a session of its own, so that Ctrl-C does not reach it
+            if not ended:
+                os.killpg(process.pid, signal.SIGKILL)
+                _ended(process, pipes, GRACE_AFTER_KILL_S)
+            stdout, stderr = pipes.close()
             self._running.discard(process)
+        exit_code = process.returncode if ended else None
         return Completed(stdout=stdout, stderr=stderr, exit_code=exit_code, timeout_s=timeout_s)
 
-    def _open(self, command: tuple[str, ...]) -> subprocess.Popen[str] | Missing:
+    def _open(self, command: tuple[str, ...]) -> subprocess.Popen[bytes] | Missing:
         program = self.which(command[0])
         if program is None:
             return _missing(f"{command[0]} not found on PATH")
@@ -155,8 +159,6 @@ class Host:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=self.environment,
-                text=True,
-                errors="replace",
                 start_new_session=True,
             )
         except OSError as error:
@@ -390,16 +392,16 @@ def _missing(reason: str) -> Missing:
     return Missing(reason)
 
 
-def _kill(process: subprocess.Popen[str]) -> tuple[str, str]:
-    os.killpg(process.pid, signal.SIGKILL)
+def _ended(process: subprocess.Popen[bytes], pipes: Pipes, timeout_s: float) -> bool:
+    """Whether a program ends within *timeout_s* seconds; what it prints is read meanwhile."""
+    until = time.monotonic() + timeout_s
+    if not pipes.read(until=until):
+        return False
     try:
-        return process.communicate(timeout=GRACE_AFTER_KILL_S)
-    except subprocess.TimeoutExpired as late:
-        return _text(late.stdout), _text(late.stderr)
-
-
-def _text(output: str | bytes | None) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
+        process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _signal_name(number: int) -> str:

@@ -19,6 +19,7 @@ XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d{1,6})")
 MICROSECONDS = re.compile(r"[0-9]{1,18}")  # since boot
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:")
 LONGEST_LINE = 1000  # characters; the kernel's own records end at 1024
+MOST_RECORDS = "50000"  # asked of the journal, newest: as much as is read of a program's output
 NEWEST = 200  # lines kept: a GPU that falls off the bus writes thousands
 
 
@@ -55,7 +56,8 @@ def _kmsg(host: Host) -> list[tuple[str | None, str]] | Missing:
 
 def _journal(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missing:
     outcome = host.run(
-        "journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-iso", timeout_s=limit_s
+        *("journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-iso", "-n", MOST_RECORDS),
+        timeout_s=limit_s,
     )
     if not isinstance(outcome, Completed):
         return outcome

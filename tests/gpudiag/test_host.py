@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpudiag.host import Completed, Host
+from gpudiag.pipes import LARGEST_OUTPUT_BYTES
 from gpudiag.snapshot import Missing
 
 
@@ -55,6 +56,35 @@ def test_what_a_hanging_program_said_before_it_was_killed_is_kept(host, tmp_path
     assert time.monotonic() - started < 3
     assert outcome.stdout == "first\n"
     assert (outcome.exit_code, outcome.failure) == (None, "no answer within 0.5 s")
+
+
+def test_of_a_program_that_prints_without_end_the_beginning_is_kept(host, tmp_path):
+    program(tmp_path, "tool", "exec yes 0123456")
+
+    started = time.monotonic()
+    outcome = host.run("tool", timeout_s=1)
+
+    assert time.monotonic() - started < 5
+    assert outcome.failure == "no answer within 1 s"
+    assert outcome.stdout == "0123456\n" * (LARGEST_OUTPUT_BYTES // 8)
+
+
+def test_a_program_goes_on_beyond_what_is_kept_of_it(host, tmp_path):
+    size = LARGEST_OUTPUT_BYTES + 2**20
+    program(tmp_path, "tool", f"head -c {size} /dev/zero; echo said >&2; exit 7")
+
+    outcome = host.run("tool", timeout_s=60)
+
+    assert (len(outcome.stdout), outcome.stderr) == (LARGEST_OUTPUT_BYTES, "said\n")
+    assert outcome.failure == "exit code 7"
+
+
+def test_a_program_that_closes_its_output_is_waited_for(host, tmp_path):
+    program(tmp_path, "tool", "echo out; exec >&- 2>&-; sleep 0.3; exit 5")
+
+    outcome = host.run("tool", timeout_s=10)
+
+    assert (outcome.stdout, outcome.failure) == ("out\n", "exit code 5")
 
 
 def test_the_children_of_a_hanging_program_are_killed_with_it(host, tmp_path):
