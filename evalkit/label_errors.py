@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ROWS = 1 << 16  # samples looked at together
+VALUES = 1 << 22  # looked at together: 16 MB
 ROUNDING = 1e-6  # of a mean over one sample, which is not above itself
 
 Integers = npt.NDArray[np.int64]
@@ -77,8 +77,10 @@ def _confident_rows(labels: Integers, table: npt.NDArray[Any]) -> Integers:
     usual = _self_confidence(labels, table)
     found: list[Integers] = []
     margins: list[npt.NDArray[np.float64]] = []
-    for start in range(0, len(labels), ROWS):
-        part, own = table[start : start + ROWS], labels[start : start + ROWS]
+    rows_together = max(VALUES // table.shape[1], 1)
+    for start in range(0, len(labels), rows_together):
+        part = table[start : start + rows_together]
+        own = labels[start : start + rows_together]
         each = np.arange(len(own))
         confident = np.where(part >= usual - ROUNDING, part, -1.0)  # (rows, C)
         of_class = confident.argmax(axis=1)

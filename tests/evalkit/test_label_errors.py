@@ -46,7 +46,7 @@ def test_cleanlab_finds_the_same_in_the_same_order(seed, monkeypatch):
 
     theirs = label_errors(labels, table)
     monkeypatch.setitem(sys.modules, "cleanlab", None)
-    monkeypatch.setattr(module, "ROWS", 64)
+    monkeypatch.setattr(module, "VALUES", 300)
     ours = label_errors(labels, table)
 
     assert theirs.method.endswith(f", by cleanlab {cleanlab.__version__}")
