@@ -64,7 +64,7 @@ class PaintedNet(nn.Module):
         return self.head(self.features(pixels).mean((2, 3)))
 
 
-def trained(spec: TransformSpec = RIGHT, *, each=150, epochs=8):
+def trained(spec: TransformSpec = RIGHT, *, each=80, epochs=8):
     """Train a net on painted images that are prepared by *spec*."""
     torch.manual_seed(0)
     images = [(painted(name, 10_000 + seed), label) for seed in range(each)
