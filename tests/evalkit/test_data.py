@@ -1,4 +1,5 @@
 import os
+import sys
 import threading
 import time
 
@@ -13,6 +14,7 @@ from torchvision.datasets import ImageFolder
 
 from evalkit.batches import Audit, Unreadable, batches
 from evalkit.data import Loaded, Source, open_data
+from evalkit.data.torch_dataset import torch_dataset
 from evalkit.errors import InputError
 from evalkit.transforms import evaluation
 from evalkit.wording import natural_order
@@ -173,6 +175,56 @@ def test_folders_that_hold_no_classes(tmp_path):
         f"data must have images in its class folders, got {tmp_path} with none in 2 folders: "
         "known are .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp"
     )
+
+
+def test_folders_inside_of_classes_that_could_be_classes_themselves_are_refused(tmp_path):
+    """Programs that take the innermost folder for the class would merge or swap them."""
+    advice = "rename it, or list the images in a manifest"
+    for first, second in (("x", "y"), ("x", "z")):
+        data = tmp_path / f"data-{first}{second}"
+        (data / "pets").mkdir(parents=True)
+        (data / "wild").mkdir()
+        write_folders(data / "pets" / first, {"cat": 1})
+        write_folders(data / "wild" / second, {"cat": 1, "lion": 1})
+        assert message_of(data) == (
+            "data must have folders inside of class folders that cannot be taken for classes, got "
+            f"'cat' in the classes pets, wild of {data}: {advice}"
+        )
+
+    data = write_folders(tmp_path / "nested", {"cat": 1, "dog": 1})
+    write_folders(data / "cat", {"dog": 1})
+    assert message_of(data) == (
+        "data must have folders inside of class folders that cannot be taken for classes, got "
+        f"'dog' in the classes cat, dog of {data}: {advice}"
+    )
+
+
+def test_classes_that_are_divided_alike_are_clear(tmp_path):
+    """As in Tiny ImageNet: every class has one folder called images."""
+    for name in ("cat", "dog"):
+        write_folders(tmp_path / name, {"images": 2})
+
+    assert open_data(tmp_path).classes == ("cat", "dog")
+    assert len(open_data(tmp_path)) == 4
+
+
+def test_a_folder_in_one_class_alone_is_clear(tmp_path):
+    write_folders(tmp_path, {"cat": 1, "dog": 1})
+    write_folders(tmp_path / "cat", {"kittens": 1})
+
+    assert list(open_data(tmp_path).labels) == ["cat", "cat", "dog"]
+
+
+def test_a_data_set_of_ten_million_has_names_without_memory_for_them():
+    class Huge(Patches):
+        def __len__(self):
+            return 10_000_000
+
+    source = torch_dataset("mine:test_set", Huge())
+
+    assert len(source.paths) == 10_000_000
+    assert source.paths[9_999_999] == "mine:test_set[9999999]"
+    assert sys.getsizeof(source.paths) < 1000
 
 
 def test_a_folder_of_splits_is_not_a_folder_of_classes(tmp_path):
