@@ -10,9 +10,15 @@ import numpy as np
 import pandas as pd
 
 from evalkit.averages import AVERAGED
+from evalkit.calibration import calibration_interval
 from evalkit.clusters import effective_counts
 from evalkit.errors import InputError
-from evalkit.intervals import difference_interval, effective_wilson, simultaneous_level
+from evalkit.intervals import (
+    difference_interval,
+    effective_wilson,
+    simultaneous_level,
+    wilson,
+)
 from evalkit.resampling import resampled_intervals
 from evalkit.scores import overall_scores
 from evalkit.tally import Tally
@@ -81,8 +87,8 @@ class Slices:
             One row per slice, ascending by the upper end of its accuracy, which does not blame a
             slice for having few samples. Columns: ``column``, ``value``, ``samples``; ``accuracy``,
             ``balanced_accuracy``, ``mcc``, ``kappa``, and precision, recall and f1 of ``macro_``
-            and ``weighted_``, each followed by its ``_low`` and ``_high``; ``nll``, ``ece`` and
-            ``top5`` where the columns for them are there; ``difference`` of the accuracy to that
+            and ``weighted_``, ``nll``, ``ece`` and ``top5`` where the columns for them are there,
+            each followed by its ``_low`` and ``_high``; ``difference`` of the accuracy to that
             of all other samples, with an interval that holds for all slices together; and
             ``worse``, whether that is below 0. NaN where undefined.
         """
@@ -137,8 +143,29 @@ def _scores(tally: Tally, classes: Sequence[str], method: Method) -> dict[str, A
         low, high = ends.get(name) or (resampled.low[name], resampled.high[name])
         key = name.replace(".", "_")
         found |= {key: value, f"{key}_low": low, f"{key}_high": high}
+    return found | _figures(tally, method, in_groups=groups is not None)
+
+
+def _figures(tally: Tally, method: Method, *, in_groups: bool) -> dict[str, float]:
+    """What needs more than counts of classes; by group only its values are known."""
     figures, _ = tally.figures()
-    return found | {name: figures.get(name, math.nan) for name in FIGURES}
+    ends: dict[str, tuple[float, float]] = {}
+    if "nll" in figures and not in_groups:
+        ends["nll"] = tally.log_loss_interval(method.level)
+    cells = tally.confidences()
+    if "ece" in figures and cells is not None and not in_groups:
+        ends["ece"] = calibration_interval(
+            cells, replicates=method.replicates, seed=method.seed, level=method.level
+        )
+    if "top5" in figures and not in_groups:
+        hits = round(figures["top5"] * tally.samples)
+        low, high = wilson(hits, tally.samples, level=method.level)
+        ends["top5"] = float(low), float(high)
+    found = {}
+    for name in FIGURES:
+        low, high = ends.get(name, (math.nan, math.nan))
+        found |= {name: figures.get(name, math.nan), f"{name}_low": low, f"{name}_high": high}
+    return found
 
 
 def _against_the_rest(

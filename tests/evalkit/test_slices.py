@@ -49,6 +49,28 @@ def test_every_slice_scores_like_a_table_of_its_own():
         assert table.loc[value, "samples"] == alone.summary["samples"]
 
 
+def test_what_probabilities_tell_has_intervals_in_every_slice():
+    frame = sites(samples=600)
+    right = frame["label"] == frame["prediction"]
+    sure = np.random.default_rng(1).uniform(0.5, 1, len(frame))
+    frame = frame.assign(
+        confidence=sure,
+        label_probability=np.where(right, sure, (1 - sure) / 2),
+        patient=np.arange(len(frame)) % 100,
+    )
+
+    table = sliced(frame, "site").slices.set_index("value")
+    in_groups = sliced(frame, "site", group_column="patient").slices.set_index("value")
+
+    alone = Evaluation.from_predictions(frame[frame["site"] == "west"], classes=list("abc")).summary
+    for name in ("nll", "ece"):
+        for end in ("", "_low", "_high"):
+            assert table.loc["west", name + end] == pytest.approx(alone[name + end])
+        assert in_groups.loc["west", name] == pytest.approx(alone[name])
+        assert np.isnan(in_groups.loc["west", f"{name}_low"])
+    assert np.isnan(table.loc["west", "top5_high"])  # the table has no such column
+
+
 def test_slices_of_batches_are_those_of_the_whole_table(tmp_path, monkeypatch):
     frame = sites().astype({"night": str})
     frame.to_csv(tmp_path / "t.csv", index=False)
