@@ -168,31 +168,32 @@ def beside_timm(folder: str, rounds: int) -> dict[str, Any]:
     )
 
 
-def on_a_gpu(rounds: int) -> dict[str, Any]:
-    """resnet50, bf16, channels_last, batches on the device; with what the GPU did meanwhile."""
-    images = torch.randn(GPU_BATCH, 3, 224, 224, device="cuda")
-    batch = (
-        images.contiguous(memory_format=torch.channels_last),
-        torch.arange(GPU_BATCH, device="cuda") % 1000,
-    )
-    model = torchvision.models.resnet50().to("cuda", memory_format=torch.channels_last)
+def on_a_gpu(rounds: int, device: str = "cuda") -> dict[str, Any]:
+    """resnet50, bf16, channels_last, images on the device; with what the GPU did meanwhile."""
+    images = torch.randn(GPU_BATCH, 3, 224, 224, device=device)
+    labels = torch.arange(GPU_BATCH) % 1000  # on the CPU, as a loader gives them
+    batches = [(images.contiguous(memory_format=torch.channels_last), labels)] * GPU_STEPS
+    model = torchvision.models.resnet50().to(device, memory_format=torch.channels_last)
     ours, theirs = _twins(model)
-    records = _fit(
-        *ours, [batch] * GPU_STEPS, rounds, (batch[0][:2], batch[1][:2]), precision="bf16"
-    )
+    records = _fit(*ours, batches, rounds, (images[:2], labels[:2]), precision="bf16")
 
-    def peer() -> None:
-        bare(theirs[0], [batch] * GPU_STEPS, theirs[1], autocast=torch.bfloat16)
-        torch.cuda.synchronize()
+    def finished() -> None:
+        if device != "cpu":
+            torch.accelerator.synchronize()
 
     def own() -> None:
         _next(records)
-        torch.cuda.synchronize()
+        finished()
 
+    def peer() -> None:
+        bare(theirs[0], batches, theirs[1], autocast=torch.bfloat16)
+        finished()
+
+    name = torch.cuda.get_device_name() if device == "cuda" else device
     with gpudiag.record(interval_s=0.5) as recording:
         row = _compare(
             f"fit / bare loop: resnet50, 224 px, bf16, channels_last, batches of {GPU_BATCH} on "
-            f"{torch.cuda.get_device_name()}",
+            f"{name}",
             own,
             peer,
             images=GPU_STEPS * GPU_BATCH,
