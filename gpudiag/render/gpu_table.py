@@ -14,7 +14,7 @@ HEADERS = ("GPU", "name", "memory GiB", "util %", "°C", "W", "processes", "stat
 NAME, STATE = HEADERS.index("name"), HEADERS.index("state")
 LEFT_ALIGNED = (NAME, STATE)
 LONGEST_NAME, SHORTEST_NAME = 28, 12  # of a GPU; longer ones are cut
-NARROWEST_STATE = 12  # "GD406, GD408" on one line
+NARROWEST_STATE = 13  # "GD406, GD408," on one line
 # What a narrow terminal does without, first to last.
 DISPENSABLE = ("processes", "util %", "W")
 GAP = "  "

@@ -10,6 +10,7 @@ from gpudiag.finding import Finding
 
 ALTERNATIVE = "; or "  # between cures that do the same
 # The GPU that a command of nvidia-smi is for; several are told with commas between them.
+GPU = re.compile(r"GPU (\d+)(?!\d)")
 INDEX = re.compile(r"(?<= -i )\d+\b")
 
 
@@ -31,7 +32,10 @@ class Group(NamedTuple):
 
     @property
     def evidence(self) -> tuple[tuple[str, str | None], ...]:
-        """What was seen: text, subject. One line for each of several GPUs, then what all share."""
+        """What was seen: text, subject.
+
+        Of several GPUs one line each, GPUs of which the same is said together, then what all share.
+        """
         if len(self.findings) == 1:
             return tuple((line, None) for line in self.first.evidence)
         shared = [
@@ -39,11 +43,19 @@ class Group(NamedTuple):
             for line in self.first.evidence
             if all(line in finding.evidence for finding in self.findings)
         ]
-        own = [
-            ("; ".join(line for line in finding.evidence if line not in shared), finding.subject)
-            for finding in self.findings
-        ]
-        return (*(pair for pair in own if pair[0]), *((line, None) for line in shared))
+        alike: dict[str, list[tuple[str, str]]] = {}  # the same text -> its GPUs, their subjects
+        for finding in self.findings:
+            own = "; ".join(line for line in finding.evidence if line not in shared)
+            number = GPU.match(own)
+            text = own.removeprefix(number[0]) if number else own
+            if text:
+                alike.setdefault(text, []).append(
+                    (number[1] if number else "", finding.subject or "")
+                )
+        return (
+            *(_together(text, *zip(*named, strict=True)) for text, named in alike.items()),
+            *((line, None) for line in shared),
+        )
 
     @property
     def fixes(self) -> tuple[str, ...]:
@@ -58,6 +70,14 @@ class Group(NamedTuple):
             None in (finding.subject, root.subject) or finding.subject == root.subject
             for root in self.findings
         )
+
+
+def _together(
+    text: str, numbers: tuple[str, ...], subjects: tuple[str, ...]
+) -> tuple[str, str | None]:
+    """One line about some GPUs: GPU 0, 1, 4: row remap pending."""
+    named = f"GPU {', '.join(numbers)}{text}" if all(numbers) else text
+    return named, ", ".join(filter(None, subjects)) or None
 
 
 def grouped(findings: Iterable[Finding]) -> tuple[Group, ...]:
@@ -77,8 +97,8 @@ def grouped(findings: Iterable[Finding]) -> tuple[Group, ...]:
         >>> (group,) = grouped(hot)
         >>> group.fixes
         ('sudo nvidia-smi -i 0,1,2 -pl 700',)
-        >>> group.evidence[2:]
-        (('GPU 2: held at 400 W', 'gpu:2'), ('made for 700 W', None))
+        >>> group.evidence
+        (('GPU 0, 1, 2: held at 400 W', 'gpu:0, gpu:1, gpu:2'), ('made for 700 W', None))
     """
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for number, finding in enumerate(findings):

@@ -92,7 +92,7 @@ def test_what_all_of_them_show_is_told_once():
     text = render(diagnose(seen, [BY_ID["GD203"]]), "text")
 
     assert text.count("torch 2.5.0 has code for sm_80, sm_90") == 1
-    assert [f"GPU {index} RTX has compute capability 12.0" in text for index in EIGHT] == [True] * 8
+    assert "seen   GPU 0, 1, 2, 3, 4, 5, 6, 7 RTX has compute capability 12.0\n" in text
 
 
 @pytest.mark.parametrize("form", ["markdown", "html"])
@@ -114,6 +114,21 @@ def test_json_and_csv_keep_one_entry_per_finding():
     assert [one["subject"] for one in findings] == [f"gpu:GPU-{index:08x}" for index in EIGHT]
     assert len(rows) == 8
     assert findings[3]["fix"] == "sudo nvidia-smi -i 3 -pl 700"
+
+
+def test_gpus_of_which_the_same_is_said_share_a_line():
+    gpus = [capped(index, row_remap_pending=True, rows_remapped_uncorrectable=1) for index in EIGHT]
+    gpus[5] = capped(5, row_remap_pending=True, rows_remapped_uncorrectable=2)
+
+    (group,) = grouped(report_of(gpus, ("GD403",)).findings)
+
+    assert group.evidence == (
+        (
+            "GPU 0, 1, 2, 3, 4, 6, 7: row remap pending; uncorrectable rows so far: 1",
+            ", ".join(f"gpu:GPU-{index:08x}" for index in (0, 1, 2, 3, 4, 6, 7)),
+        ),
+        ("GPU 5: row remap pending; uncorrectable rows so far: 2", "gpu:GPU-00000005"),
+    )
 
 
 def test_findings_on_the_machine_are_never_put_together():
