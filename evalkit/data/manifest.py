@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from evalkit.data.source import Source
 
 SUFFIXES = (".csv", ".parquet", ".pq")
+# What pandas raises on its own notes in a Parquet file, where these are damaged.
+_BAD_METADATA = (ValueError, TypeError, LookupError, AttributeError)
 
 
 def manifest(path: Path) -> Source:
@@ -93,6 +95,6 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
     try:
         return pd.read_parquet(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, *_BAD_METADATA) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"manifest must be a Parquet file, got {path}: {reason}") from error

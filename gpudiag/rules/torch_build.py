@@ -140,7 +140,10 @@ def torchvision_does_not_fit(snapshot: Snapshot) -> Finding | None:
         f"{need.package} {packages[need.package].version} requires torch{need.specifier}, "
         f"installed is {need.installed}"
         for need in known(snapshot.packages.requirements)
-        if need.package in COMPANIONS and need.requires == "torch" and not satisfied(need)
+        if need.package in COMPANIONS
+        and need.package in packages  # a snapshot is data from anywhere
+        and need.requires == "torch"
+        and not satisfied(need)
     ]
     for name in COMPANIONS:
         companion = packages.get(name)
