@@ -252,8 +252,8 @@ def train(
     from evalkit.training.recipe import Recipe
     from evalkit.training.stopping import stop_on_signals
 
-    chosen["random_area"] = chosen["random_area"] or None
     values = {field.name: chosen.pop(field.name) for field in fields(Recipe)}
+    values["random_area"] = values["random_area"] or None
     with introduced(chosen.pop("device")) as device:
         us = processes()
         with options.only_the_first_speaks():
