@@ -19,6 +19,10 @@ MINIMUM_DRIVER = {11: 450, 12: 525, 13: 580}
 # Tegra and Jetson parts: a build for a discrete GPU of the same major version leaves them out.
 INTEGRATED: frozenset[Capability] = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0)})
 
+# Those of them for which no build is published: NVIDIA's own are for a version of JetPack.
+JETSON = INTEGRATED - {(10, 1), (11, 0)}
+LOWEST_ON_AARCH64: Capability = (8, 0)  # its wheels begin at sm_80, those of x86 at sm_50 or sm_75
+
 
 class Wheel(NamedTuple):
     """A published CUDA build of torch: the pip requirement, its index, and what it runs on."""
@@ -38,8 +42,15 @@ WHEELS = (
 )
 
 
-def wheel_for(driver_major: int, capabilities: Iterable[Capability]) -> Wheel | None:
+def wheel_for(
+    driver_major: int, capabilities: Iterable[Capability], *, architecture: str = "x86_64"
+) -> Wheel | None:
     """The newest published wheel that this driver and all these GPUs can run.
+
+    Args:
+        driver_major: The branch of the driver, 550 of 550.54.15.
+        capabilities: Of all GPUs.
+        architecture: Of the processor, as ``uname -m`` has it.
 
     Example:
         >>> wheel_for(550, [(9, 0)]).tag, wheel_for(580, [(12, 0)]).tag
@@ -48,8 +59,12 @@ def wheel_for(driver_major: int, capabilities: Iterable[Capability]) -> Wheel | 
         True
     """
     wanted = list(capabilities)
+    if JETSON.intersection(wanted):
+        return None
     for wheel in WHEELS:
         lowest, highest = wheel.capabilities
+        if architecture == "aarch64":
+            lowest = max(lowest, LOWEST_ON_AARCH64)
         if driver_major >= wheel.minimum_driver and all(lowest <= c <= highest for c in wanted):
             return wheel
     return None

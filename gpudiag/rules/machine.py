@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from gpudiag.rules.compatibility import Capability, major, wheel_for
+from gpudiag.rules.compatibility import JETSON, Capability, major, wheel_for
 from gpudiag.snapshot import Missing, NotObserved, Package, Snapshot, known, known_or
 
 NVML_SUCCESS = 0
@@ -13,6 +13,7 @@ NVML_VERSION_MISMATCH = 18
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
 DEVICE_ID = re.compile(r"0x[0-9a-fA-F]{1,8}")
+JETSON_WHEELS = "https://docs.nvidia.com/deeplearning/frameworks/install-pytorch-jetson-platform/"
 JUST_BOOTED_S = 300  # services, persistence and the NVLink fabric need minutes after boot
 
 
@@ -84,10 +85,14 @@ def library_path(snapshot: Snapshot) -> tuple[str, ...]:
 
 def pip_install(snapshot: Snapshot) -> str:
     """Pip install, or uv's, for the environment that was asked."""
-    python = known_or(snapshot.torch.python, "python")
+    return _pip(snapshot, "install")
+
+
+def _pip(snapshot: Snapshot, command: str) -> str:
+    python = shlex.quote(known_or(snapshot.torch.python, "python"))
     if _installer(snapshot) == "uv":
-        return f"uv pip install --python {python}"
-    return f"{python} -m pip install"
+        return f"uv pip {command} --python {python}"
+    return f"{python} -m pip {command}"
 
 
 def install_distribution(snapshot: Snapshot, requirement: str) -> str:
@@ -105,7 +110,7 @@ def install_distribution(snapshot: Snapshot, requirement: str) -> str:
 
 def pip_uninstall(snapshot: Snapshot) -> str:
     """Pip uninstall, or uv's, for the environment that was asked."""
-    return pip_install(snapshot).replace("install", "uninstall")
+    return _pip(snapshot, "uninstall")
 
 
 def install_torch(snapshot: Snapshot) -> str:
@@ -114,7 +119,11 @@ def install_torch(snapshot: Snapshot) -> str:
         branch = major(driver_version(snapshot))
     except NotObserved:
         branch = DRIVER_TO_INSTALL
-    wheel = wheel_for(branch, capabilities(snapshot))
+    of_gpus = capabilities(snapshot)
+    if JETSON.intersection(of_gpus):
+        return f"install the torch that NVIDIA builds for Jetson: {JETSON_WHEELS}"
+    architecture = known_or(snapshot.system.architecture, "x86_64")
+    wheel = wheel_for(branch, of_gpus, architecture=architecture)
     if wheel is None:
         return (
             f"no published torch wheel fits driver {branch} and these GPUs: "

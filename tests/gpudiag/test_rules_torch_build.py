@@ -1,7 +1,7 @@
 import pytest
 from builders import ABSENT, gpu, only, silent, snapshot
 
-from gpudiag.rules import import_error, torch_build
+from gpudiag.rules import import_error, machine, torch_build
 from gpudiag.rules.compatibility import support, wheel_for
 from gpudiag.snapshot import Missing, NotObserved, Package, Requirement
 
@@ -315,3 +315,69 @@ def test_numpy_2_needs_torch_2_3(torch_version, numpy_version, reported):
     seen = snapshot(packages={"installed": installed(torch=torch_version, numpy=numpy_version)})
 
     assert silent(torch_build.numpy_too_new_for_torch, seen) is not reported
+
+
+@pytest.mark.parametrize(
+    ("driver", "capabilities", "architecture", "tag"),
+    [
+        (580, [(7, 5)], "x86_64", "cu130"),
+        (580, [(7, 0)], "x86_64", "cu126"),
+        (580, [(5, 0)], "x86_64", "cu126"),
+        (580, [(3, 7)], "x86_64", None),
+        (580, [(12, 1)], "x86_64", "cu130"),
+        (580, [(12, 2)], "x86_64", None),
+        (579, [(8, 0)], "x86_64", "cu126"),
+        (525, [(9, 0)], "x86_64", "cu126"),
+        (524, [(9, 0)], "x86_64", "cu118"),
+        (450, [(6, 1)], "x86_64", "cu118"),
+        (449, [(6, 1)], "x86_64", None),
+        (570, [(10, 0)], "x86_64", "cu128"),
+        (580, [(9, 0)], "aarch64", "cu130"),  # GH200
+        (580, [(8, 0)], "aarch64", "cu130"),
+        (580, [(7, 5)], "aarch64", None),  # a T4G: no wheel of aarch64 has code for it
+        (580, [(11, 0)], "aarch64", "cu130"),  # Thor
+        (540, [(8, 7)], "aarch64", None),  # Orin: NVIDIA builds for it
+        (580, [], "x86_64", "cu130"),
+    ],
+)
+def test_the_wheel_is_the_newest_that_driver_gpus_and_processor_run(
+    driver, capabilities, architecture, tag
+):
+    wheel = wheel_for(driver, capabilities, architecture=architecture)
+
+    assert (wheel and wheel.tag) == tag
+
+
+def test_a_jetson_is_told_where_its_torch_comes_from():
+    seen = snapshot(
+        gpus=[gpu(name="Orin", compute_capability=(8, 7))],
+        nvml={"driver_version": "540.4.0"},
+        torch=torch(version="2.9.0+cpu", cuda_version=None, hip_version=None),
+        system={"architecture": "aarch64"},
+    )
+
+    fix = only(torch_build.cpu_only_torch, seen).fix
+
+    assert fix.startswith("install the torch that NVIDIA builds for Jetson: https://docs.nvidia")
+
+
+@pytest.mark.parametrize(
+    ("python", "installer", "shown"),
+    [
+        ("/venv/bin/python", "pip", "/venv/bin/python -m pip"),
+        ("/my envs/a/bin/python", "pip", "'/my envs/a/bin/python' -m pip"),
+        ("/install/bin/python", "uv", "uv pip"),
+    ],
+)
+def test_the_installer_is_named_as_a_shell_takes_it(python, installer, shown):
+    seen = snapshot(
+        torch={"python": python},
+        packages={
+            "installed": (Package(name="torch", version="2", folder="/", installer=installer),),
+            "environment_tool": None,
+        },
+    )
+
+    assert machine.pip_install(seen).startswith(f"{shown} install")
+    assert machine.pip_uninstall(seen).startswith(f"{shown} uninstall")
+    assert machine.pip_uninstall(seen).count("uninstall") == 1
