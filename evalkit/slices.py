@@ -159,9 +159,9 @@ def _figures(tally: Tally, method: Method, *, in_groups: bool) -> dict[str, floa
         )
     if "top5" in figures and not in_groups:
         hits = round(figures["top5"] * tally.samples)
-        low, high = wilson(hits, tally.samples, level=method.level)
-        ends["top5"] = float(low), float(high)
-    found = {}
+        bounds = wilson(hits, tally.samples, level=method.level)
+        ends["top5"] = float(bounds[0]), float(bounds[1])
+    found: dict[str, float] = {}
     for name in FIGURES:
         low, high = ends.get(name, (math.nan, math.nan))
         found |= {name: figures.get(name, math.nan), f"{name}_low": low, f"{name}_high": high}
