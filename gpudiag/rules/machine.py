@@ -13,7 +13,7 @@ NVML_VERSION_MISMATCH = 18
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
 DEVICE_ID = re.compile(r"0x[0-9a-fA-F]{1,8}")
-JETSON_WHEELS = "https://docs.nvidia.com/deeplearning/frameworks/install-pytorch-jetson-platform/"
+JETSON_WHEELS = "https://forums.developer.nvidia.com/t/pytorch-for-jetson/72048"
 JUST_BOOTED_S = 300  # services, persistence and the NVLink fabric need minutes after boot
 
 

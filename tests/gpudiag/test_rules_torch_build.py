@@ -358,7 +358,7 @@ def test_a_jetson_is_told_where_its_torch_comes_from():
 
     fix = only(torch_build.cpu_only_torch, seen).fix
 
-    assert fix.startswith("install the torch that NVIDIA builds for Jetson: https://docs.nvidia")
+    assert fix.startswith("install the torch that NVIDIA builds for Jetson: https://forums.")
 
 
 @pytest.mark.parametrize(
