@@ -42,8 +42,10 @@ def refuse_strangers(folder: Path, names: Iterable[str]) -> None:
 
 
 def _is_ours(path: Path, keys: set[str]) -> bool:
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # not there, or no JSON
+    except (OSError, ValueError, RecursionError):  # not to be read, or no JSON
         return False
     return isinstance(found, dict) and keys <= found.keys()

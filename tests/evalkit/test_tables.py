@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 import re
 
 import pandas as pd
@@ -55,6 +56,7 @@ def pets():
     [
         ("summary.json", '{"samples": 3, "mine": true}'),
         ("summary.json", "not JSON"),
+        ("summary.json", "[" * 200_000),
         ("per_class.csv", "a,b\n1,2\n"),
         ("slices.csv", "a,b\n1,2\n"),  # this evaluation has none and would remove it
         ("predictions.parquet", "mine"),
@@ -68,6 +70,13 @@ def test_files_that_evalkit_did_not_write_are_not_replaced(tmp_path, name, conte
 
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == content
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "summary.json")
+
+    with pytest.raises(InputError, match="with summary.json and no results of evalkit"):
+        check_folder(tmp_path)
 
 
 def test_a_former_result_is_replaced_and_other_files_stay(tmp_path):
