@@ -75,7 +75,7 @@ def test_files_that_evalkit_did_not_write_are_not_replaced(tmp_path, name, conte
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "summary.json")
 
-    with pytest.raises(InputError, match="with summary.json and no results of evalkit"):
+    with pytest.raises(InputError, match=r"with summary\.json and no results of evalkit"):
         check_folder(tmp_path)
 
 
