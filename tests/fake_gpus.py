@@ -188,7 +188,7 @@ def main():
     devices.gpu = lambda index: torch.device("cpu", index)
     effort.GPU = SMALL
     if sys.argv[1:] == ["sound"]:
-        measure.main({"devices": [], "seconds": 0.3, "quick": True})
+        measure.main({"devices": [], "seconds": 0.1, "quick": True})
         return
     case("sound")
     measure.main({"devices": [], "seconds": 0.01, "quick": True})

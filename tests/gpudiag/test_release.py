@@ -1,5 +1,6 @@
 """Release: real processes left behind are ended, and no others."""
 
+import io
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from builders import GIB, snapshot
 
+from gpudiag.commands.release import _agreed
+from gpudiag.errors import InputError
 from gpudiag.host import Host
 from gpudiag.memory.release import plan
 from gpudiag.probes.holders import Handles, Seen, holder
@@ -138,14 +141,11 @@ def test_one_that_ignores_sigterm_is_asked_about_again(release, orphan):
     assert done.returncode == 0
 
 
-def test_where_nobody_answers_the_second_question_it_says_what_was_done(release, orphan):
-    pid = orphan(STUBBORN)
+def test_where_nobody_answers_it_says_what_was_done_so_far(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
 
-    done = release(orphan=pid, say="y\n")
-
-    assert is_alive(pid)
-    assert done.returncode == 2
-    assert done.stderr.endswith("the end of the input: SIGTERM was sent; --yes goes without\n")
+    with pytest.raises(InputError, match="end of the input: SIGTERM was sent; --yes goes without"):
+        _agreed("Send SIGKILL to what is left?", yes=False, so_far="SIGTERM was sent")
 
 
 def test_a_living_trainer_is_left_alone_unless_it_is_named(release):
