@@ -80,6 +80,41 @@ def test_copies_through_pinned_memory_are_compared_with_the_link_under_load(meas
     assert all(ratio is not None and 0.3 < ratio <= 1.0 for ratio in ratios), ratios
 
 
+def test_each_pair_of_gpus_is_copied_between_and_gpus_are_compared(measured):
+    count = len(measured["devices"])
+    if count == 1:
+        pytest.skip("needs two GPUs")
+
+    pairs = [one for one in measured["figures"] if one["test"] == "peer copy"]
+    assert len(pairs) == count * (count - 1)
+    assert all(one["ratio_to_link"] is None or one["ratio_to_link"] <= 1.0 for one in pairs)
+    products = [one for one in measured["figures"] if one["test"] == "matmul"]
+    assert all(one["ratio_to_peers"] for one in products)
+
+
+def test_collectives_over_nccl_are_right(measured, tmp_path):
+    count = len(measured["devices"])
+    if count == 1:
+        pytest.skip("needs two GPUs")
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(count), "-m", "gpudiag", "measure", "--quick"),
+            *("--format", "json", "--output", str(tmp_path / "m.json")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert (found["faults"], found["failure"]) == ([], None)
+    for test in ("all-reduce", "all-gather"):
+        assert len([one for one in found["figures"] if one["test"] == test]) == count
+
+
 def test_temperature_power_and_clocks_stand_beside_the_figures(measured):
     beside = [one["meanwhile"] for one in measured["figures"] if one["test"] == "matmul"]
 
