@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from evalkit.data.source import RESERVED, of_files
@@ -70,8 +71,17 @@ def _read_table(path: Path) -> pd.DataFrame:
     if path.suffix.lower() != ".csv":
         return _read_parquet(path)
     try:
-        # Class names such as "NA" and "007" are names, not gaps and numbers.
-        text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():  # rows that are longer than the header are no usage of it
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Class names such as "NA" and "007" are names, not gaps and numbers.
+            text = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+            )
+    except pd.errors.ParserWarning as error:
+        raise InputError(
+            f"manifest must have no row with more fields than its header, got {path} with such "
+            "rows: put fields that hold a comma into quotation marks"
+        ) from error
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"manifest must be a CSV file, got {path}: {reason}") from error

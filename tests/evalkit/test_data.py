@@ -410,3 +410,22 @@ def test_a_class_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
 
     with pytest.raises(InputError, match=r"names in UTF-8, got .*udcff.*: rename them"):
         open_data(tmp_path)
+
+
+def test_rows_with_more_fields_than_the_header_are_not_shifted(tmp_path):
+    """Otherwise the first field would be taken for a name of the row, and a label for a path."""
+    path = tmp_path / "long.csv"
+    path.write_text("path,label\nx,a.png,cat\ny,b.png,dog\n")
+
+    assert message_of(path) == (
+        f"manifest must have no row with more fields than its header, got {path} with such rows: "
+        "put fields that hold a comma into quotation marks"
+    )
+
+
+def test_a_parquet_manifest_whose_notes_are_damaged(tmp_path):
+    path = tmp_path / "odd.parquet"
+    pd.DataFrame({"path": ["a.png"], "label": ["cat"]}).to_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b'{"index_columns"', b'{!index_columns"'))
+
+    assert message_of(path).startswith(f"manifest must be a Parquet file, got {path}: ")
