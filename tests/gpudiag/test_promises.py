@@ -66,7 +66,13 @@ def test_the_watch_sees_a_socket_of_the_internet(watched):
 
 @pytest.mark.parametrize(
     "command",
-    [("snapshot",), ("diagnose", "--no-torch"), ("memory",), ("processes",), ("versions",)],
+    [
+        ("snapshot", "--no-torch"),
+        ("diagnose", "--no-torch"),
+        ("memory",),
+        ("processes",),
+        ("versions",),
+    ],
     ids=lambda command: command[0],
 )
 def test_nothing_reaches_for_the_network(watched, nvml, command):
@@ -81,7 +87,9 @@ def tree(folder):
     return {path: path.is_file() and path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_nothing_is_written_but_the_output(nvml, tmp_path):
+def test_nothing_is_written_but_the_output_and_torch_reaches_for_no_network(
+    watched, nvml, tmp_path
+):
     for name in ("home/.cache", "tmp", "work"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "home" / "mine").write_text("mine")
@@ -99,11 +107,12 @@ def test_nothing_is_written_but_the_output(nvml, tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | library | places,
+        env=os.environ | library | places | watched,
     )
 
     assert json.loads(done.stdout)["crashed"] == {}
     assert tree(tmp_path) == before
+    assert opened(watched) & INTERNET == set()
 
 
 def test_an_empty_environment_is_enough(tmp_path):
