@@ -12,6 +12,7 @@ from evalkit.calibration import reliability
 from evalkit.errors import InputError
 from evalkit.method import USUAL
 from evalkit.predictions import arrange, read_batches
+from evalkit.report.headline import level_of
 from evalkit.report.html import as_html
 from evalkit.report.markdown import as_markdown
 from evalkit.report.plots import plots as draw_plots
@@ -230,12 +231,14 @@ class Evaluation:
     @cached_property
     def reliability(self) -> pd.DataFrame | None:
         """See `evalkit.calibration.reliability`; nothing without confidences."""
-        return None if self.confidences is None else reliability(self.confidences)
+        cells = self.confidences
+        return None if cells is None else reliability(cells, level=level_of(self))
 
     @cached_property
     def coverage_risk(self) -> pd.DataFrame | None:
         """See `evalkit.selective.coverage_risk`; nothing without confidences."""
-        return None if self.confidences is None else coverage_risk(self.confidences)
+        cells = self.confidences
+        return None if cells is None else coverage_risk(cells, level=level_of(self))
 
     @cached_property
     def thresholds(self) -> pd.DataFrame | None:

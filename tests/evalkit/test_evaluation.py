@@ -9,6 +9,7 @@ import pytest
 
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
+from evalkit.method import Method
 from evalkit.predictions import COLUMNS
 
 CLASSES = ["ant", "bee", "cat"]
@@ -73,7 +74,7 @@ def test_every_field_is_there_and_every_null_has_its_reason():
         "unreadable", "nll", "brier", "ece", "checkpoint", "model", "transform",
         "precision_flags", "environment", "throughput",
     }  # fmt: skip
-    further = {"top_k.5", "aurc", "auroc", "average_precision"}
+    further = {"top_k.5", "aurc", "auroc", "average_precision", "reading"}
     further |= {f"{name}_{side}" for name in ("nll", "brier", "ece") for side in ("low", "high")}
     assert set(summary["not_available"]) == unknown | further
     assert all(summary["not_available"].values())
@@ -310,3 +311,18 @@ def test_a_notebook_shows_the_table():
     assert "&lt;b&gt;" in html
     assert "<b>" not in html
     assert "NaN" not in html
+
+
+def test_the_level_is_that_of_every_table():
+    frame = predictions(confidence=[0.9, 0.6, 0.8, 1.0])
+    usual, narrow = (evaluation(frame).scored_by(Method(level=level)) for level in (0.95, 0.5))
+
+    for name, column in {
+        "per_class": "recall",
+        "reliability": "accuracy",
+        "coverage_risk": "risk",
+    }.items():
+        wide, less = (getattr(one, name) for one in (usual, narrow))
+        spread = [(one[f"{column}_high"] - one[f"{column}_low"]).dropna() for one in (wide, less)]
+        assert (spread[0] > spread[1]).all()
+    assert narrow.summary["accuracy_low"] > usual.summary["accuracy_low"]
