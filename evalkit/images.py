@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
-ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = 1
+_TURNS = {  # not by ImageOps.exif_transpose, which fails on EXIF data that it cannot write again
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 BACKGROUND = "white"
 BRIGHTEST = 255
 
@@ -112,8 +122,9 @@ def finished(image: Image.Image, mode: str) -> tuple[Image.Image, tuple[str, ...
     oddities = oddities_of(image)
     if is_deep and DEEP not in oddities:
         oddities += (DEEP,)
-    ImageOps.exif_transpose(image, in_place=True)
-    return to_mode(image, mode), oddities
+    upright = to_mode(image, mode)
+    turn = _TURNS.get(orientation_of(image))
+    return upright if turn is None else upright.transpose(turn), oddities
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -176,7 +187,16 @@ def oddities_of(image: Image.Image) -> tuple[str, ...]:
 
 def is_upright(image: Image.Image) -> bool:
     """Whether the EXIF data leave an image as it is stored."""
-    return image.getexif().get(ORIENTATION, 1) not in range(2, 9)
+    return orientation_of(image) not in _TURNS
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the orientation that the EXIF data tell; damaged data tell none, to anybody."""
+    try:
+        told = image.getexif().get(ORIENTATION, UPRIGHT)
+    except (*DAMAGE, AttributeError):  # the latter where Pillow trusts the types of a file
+        return UPRIGHT
+    return told if isinstance(told, int) else UPRIGHT
 
 
 def _is_deep_grey(image: Image.Image) -> bool:

@@ -46,26 +46,26 @@ def class_folders(root: Path) -> Source:
             f"data must be a folder with one folder per class, got {root} with the splits "
             f"{some(classes)}: give one of them, such as {root / classes[-1]}"
         )
-    found = [(name, path) for name in classes for path in _images_under(root / name)]
+    found = [(name, path) for name in classes for path in _images_under(root, name)]
     if not found:
         raise InputError(
             f"data must have images in its class folders, got {root} with none in "
             f"{counted(len(classes), 'folder')}: known are {', '.join(EXTENSIONS)}"
         )
-    labels = [name for name, _path in found]
-    files = [path for _name, path in found]
     _refuse_equal_leaves(root, found)
+    labels = [name for name, _path in found]
+    paths = [path for _name, path in found]
     return of_files(
-        lambda position: read_bytes(files[position]),
+        lambda position: read_bytes(root / paths[position]),
         name=str(root),
-        paths=tuple(path.relative_to(root).as_posix() for path in files),
+        paths=tuple(paths),
         labels=labels,
         classes=tuple(classes),
         order_is_a_guess=classes != natural_order(classes),
     )
 
 
-def _refuse_equal_leaves(root: Path, found: list[tuple[str, Path]]) -> None:
+def _refuse_equal_leaves(root: Path, found: list[tuple[str, str]]) -> None:
     """Refuse folders inside of class folders that some programs would take for classes.
 
     Whoever counts the innermost folders as classes (timm does) merges those of equal names. Where
@@ -76,8 +76,8 @@ def _refuse_equal_leaves(root: Path, found: list[tuple[str, Path]]) -> None:
             the name of another class.
     """
     leaves: dict[str, set[str]] = {name: set() for name, _path in found}
-    for name, parent in {(name, path.parent) for name, path in found}:
-        leaves[name].add(parent.name if parent != root / name else "")
+    for name, parent in {(name, path.rpartition("/")[0]) for name, path in found}:
+        leaves[name].add(parent.rpartition("/")[2] if parent != name else "")
     within: dict[str, list[str]] = {}
     for name, inner in sorted(leaves.items()):
         for leaf in inner - {""}:
@@ -95,16 +95,18 @@ def _refuse_equal_leaves(root: Path, found: list[tuple[str, Path]]) -> None:
         )
 
 
-def _images_under(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+def _images_under(root: Path, name: str) -> list[str]:
+    """Return the images of a class, relative to *root*; texts, for there may be millions."""
+    found: list[tuple[str, str]] = []
+    for parent, folders, files in os.walk(root / name, followlinks=True):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
         found += [
-            (parent, name)
-            for name in sorted(files)
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+            (parent, file)
+            for file in files
+            if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
         ]
-    return [Path(parent, name) for parent, name in sorted(found)]
+    start = len(str(root / name)) - len(name)
+    return [f"{Path(parent[start:]).as_posix()}/{file}" for parent, file in sorted(found)]
 
 
 def _no_class_folders(root: Path, entries: list[Path]) -> str:

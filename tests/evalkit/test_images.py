@@ -1,10 +1,11 @@
+import io
 import random
 import struct
 from zlib import compress, crc32
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from evalkit.images import (
     ALPHA,
@@ -15,6 +16,7 @@ from evalkit.images import (
     ROTATED,
     TRANSPARENT,
     UnreadableError,
+    decode_image,
     read_image,
     to_mode,
 )
@@ -168,6 +170,42 @@ def test_orientation_is_applied(tmp_path, orientation):
     assert upright.size == ((16, 8) if orientation < 5 else (8, 16))
     assert upright.getpixel(corners[bright[orientation]]) == 255
     assert oddities == ((GREY,) if orientation == 1 else (ROTATED, GREY))
+
+
+def test_the_turns_are_those_of_pillow(path):
+    noise = np.random.default_rng(0).integers(0, 255, (5, 7, 3)).astype(np.uint8)
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(noise).save(path, exif=exif)
+
+        with Image.open(path) as image:
+            expected = np.asarray(ImageOps.exif_transpose(image))
+        assert np.array_equal(np.asarray(read_image(path, "RGB")[0]), expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_exif_data_make_no_image_unreadable():
+    """Everybody else reads these: what nobody needs must not take a sample away."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x8825] = 6, "maker", {1: "N", 2: (1.0, 2.0, 3.0)}
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(stream, "JPEG", exif=exif)
+    whole, generator = stream.getvalue(), random.Random(0)
+    start, read = whole.index(b"maker") - 60, 0
+    for _ in range(800):
+        damaged = bytearray(whole)
+        for _ in range(generator.choice([1, 2, 5])):
+            damaged[generator.randrange(start, start + 150)] = generator.randrange(256)
+        try:
+            with Image.open(io.BytesIO(damaged)) as image:
+                image.load()
+        except (OSError, SyntaxError):
+            continue
+        assert decode_image(bytes(damaged), "RGB")[0].mode == "RGB"
+        read += 1
+
+    assert read > 100
 
 
 def test_reasons_why_a_file_cannot_be_read(tmp_path, path):
