@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from image_files import CLASSES, coloured, write_folders
@@ -425,7 +427,7 @@ def test_rows_with_more_fields_than_the_header_are_not_shifted(tmp_path):
 
 def test_a_parquet_manifest_whose_notes_are_damaged(tmp_path):
     path = tmp_path / "odd.parquet"
-    pd.DataFrame({"path": ["a.png"], "label": ["cat"]}).to_parquet(path)
-    path.write_bytes(path.read_bytes().replace(b'{"index_columns"', b'{!index_columns"'))
+    table = pa.table({"path": ["a.png"], "label": ["cat"]})
+    pq.write_table(table.replace_schema_metadata({b"pandas": b"{no JSON"}), path)
 
     assert message_of(path).startswith(f"manifest must be a Parquet file, got {path}: ")
