@@ -279,14 +279,19 @@ def _loss(how: _How, part: Part) -> torch.Tensor:
 def _validate(how: _How, state: State) -> ValidationScores:
     model = state.model if state.average is None else state.average.module
     alone = not is_running()  # ranks cannot leave one by one
-    return validate(
-        model,
-        how.stop.until_made(how.validation) if alone else how.validation,
-        classes=how.classes,
-        device=str(how.device),
-        precision=how.precision,
-        prepare=how.prepare,
-    )
+    try:
+        return validate(
+            model,
+            how.stop.until_made(how.validation) if alone else how.validation,
+            classes=how.classes,
+            device=str(how.device),
+            precision=how.precision,
+            prepare=how.prepare,
+        )
+    except InputError:
+        if alone and how.checkpoints is not None:
+            how.checkpoints.save(state)  # the steps are done: mend the image, and go on from here
+        raise
 
 
 def _record(how: _How, state: State, scores: ValidationScores, validating_s: float) -> EpochRecord:

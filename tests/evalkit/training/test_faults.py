@@ -185,6 +185,21 @@ def test_images_that_cannot_be_read_are_all_listed(data, tmp_path, workers):
     assert "right/5.png (the file is empty)" in said
 
 
+def test_an_image_that_stops_validation_costs_no_training(data, tmp_path):
+    image = data / "val/left/1.png"
+    whole = image.read_bytes()
+    image.write_bytes(b"no image")
+    with pytest.raises(InputError, match="left/1.png"):
+        list(job(data, tmp_path / "run").epochs())
+    position = torch.load(tmp_path / "run/last.pth", weights_only=True)["position"]
+    image.write_bytes(whole)
+
+    records = list(job(data, tmp_path / "run", resume=True).epochs())
+
+    assert (position["epoch"], position["step"]) == (1, 4)
+    assert [record.epoch for record in records] == [1, 2]
+
+
 def test_images_that_cannot_be_read_are_left_out_on_request_and_after_resuming(data, tmp_path):
     (data / "train/left/3.png").write_bytes(b"no image")
     (data / "val/right/5.png").write_bytes(b"")
