@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from builders import gpu, snapshot
 
@@ -220,7 +221,8 @@ def test_even_a_note_can_fail(diagnose, tmp_path, fail_on, code):
 
 
 def test_the_file_and_the_command_line_know_the_same_thresholds():
-    option = next(one for one in cli.commands["diagnose"].params if one.name == "fail_on")
+    command = cli.get_command(click.Context(cli), "diagnose")
+    option = next(one for one in command.params if one.name == "fail_on")
 
     assert tuple(option.type.choices) == FAIL_ON
 
