@@ -190,7 +190,7 @@ def libcuda(tmp_path):
     return build
 
 
-@pytest.mark.parametrize("code", [0, 100, 803, 999])
+@pytest.mark.parametrize("code", [0, 34, 46, 100, 802, 803, 804, 805, 999])
 def test_cuinits_code_is_a_fact(libcuda, tmp_path, code):
     facts = driver(libcuda(f"return {code};"), 10)
 
