@@ -28,7 +28,7 @@ TOKEN = re.compile(
     r"|eyJ)[A-Za-z0-9_.-]{12,}"
     r"|(?<=//)[^/@\s]+(?=@)"  # the password in https://user:password@host
 )
-MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 # What stands behind these words: the word stays, what it gives away goes.
 TELLING = re.compile(
     r"(?i)(\b(?:serial(?: number)?(?: is)?|(?:access_)?token|secret|passw(?:or)?d|api[_-]?key)"

@@ -48,6 +48,8 @@ def cleaned(text, **identity):
         # what looks similar and is none of it
         ("tokenizers==0.21.1 serialize=1", "tokenizers==0.21.1 serialize=1"),
         ("a serial bus", "a serial bus"),
+        ("undefined symbol: memcpy@GLIBC_2.14", "undefined symbol: memcpy@GLIBC_2.14"),
+        ("__nvJitLinkComplete_12_4, version libnvJitLink.so.12",) * 2,
         (
             "Xid (PCI:0000:1b:00): 79, pid=77, name=python",
             "Xid (PCI:0000:1b:00): 79, pid=77, name=python",
