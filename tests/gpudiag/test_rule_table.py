@@ -6,6 +6,7 @@ import pytest
 from builders import ABSENT
 from rule_cases import CASES, build, changed
 
+from gpudiag.redact import Identity, redact
 from gpudiag.rules import RULES
 from gpudiag.snapshot import Missing, NotObserved
 
@@ -34,6 +35,20 @@ def test_the_rule_fires_on_its_machine(rule_id):
 
     assert [finding.id for finding in answer.findings] == [rule_id]
     assert all(text.strip() for finding in answer.findings for text in finding.evidence)
+
+
+@pytest.mark.parametrize("rule_id", CASES)
+def test_what_redaction_hides_hides_no_fault(rule_id):
+    """The command diagnoses what it would show: the redacted snapshot."""
+    identity = Identity(users=("ada", "root"), home="/home/ada", host_name="node07.example.org")
+    case = CASES[rule_id]
+
+    seen = redact(build(case.fires), identity)
+    healthy = [redact(build(changed(case.fires, quiet)), identity) for quiet in case.quiet]
+
+    assert [finding.id for finding in BY_ID[rule_id](seen).findings] == [rule_id]
+    assert redact(seen, identity) == seen  # once is enough
+    assert [finding for one in healthy for finding in BY_ID[rule_id](one).findings] == []
 
 
 @pytest.mark.parametrize(
