@@ -55,7 +55,12 @@ class Event:
 
 
 def properties(device):
-    return SimpleNamespace(name="NVIDIA H200", uuid=UUIDS[device.index], total_memory=128 * MIB)
+    return SimpleNamespace(
+        name="NVIDIA H200",
+        uuid=UUIDS[device.index],
+        total_memory=128 * MIB,
+        multi_processor_count=132,
+    )
 
 
 CUDA = {
@@ -68,7 +73,6 @@ CUDA = {
     "current_stream": lambda _: None,
     "can_device_access_peer": lambda _, __: True,
     "get_device_capability": lambda _: (9, 0),
-    "get_device_name": lambda device: properties(device).name,
     "get_device_properties": properties,
     "mem_get_info": lambda _: (9 * MIB, 128 * MIB),
     "Event": Event,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from gpudiag import children
 from gpudiag.errors import InputError
@@ -13,6 +14,7 @@ from gpudiag.measured import Measurement
 from gpudiag.probes.child import spoken
 from gpudiag.probes.nvml import nvml
 from gpudiag.record import Recording
+from gpudiag.snapshot import Nvml
 
 __all__ = ["COLUMNS", "as_json", "as_text", "measure", "rows"]
 
@@ -54,8 +56,11 @@ def measure(
     if minutes is not None:
         seconds = minutes * 60 / (FIGURES_A_DEVICE * count)
         limit_s += minutes * 60
-    connected = nvml(host, NVML_LIMIT_S)
-    with Recording(interval_s=INTERVAL_S, host=host) as recording:
+    rank = int(host.environment.get("RANK", "0"))
+    speaks = rank == 0  # for all; the others would only ask NVML as often again
+    connected = nvml(host, NVML_LIMIT_S) if speaks else Nvml()
+    recording = Recording(interval_s=INTERVAL_S, host=host)
+    with recording if speaks else nullcontext():
         command = children.measure(devices=wanted, seconds=seconds, quick=quick)
         objects, failure = spoken(host.run(*command, timeout_s=limit_s))
     for said in objects:
@@ -67,7 +72,7 @@ def measure(
         first_s=recording.samples.first_s or 0.0,
         interval_s=INTERVAL_S,
     )
-    return result(objects, failure, around, rank=int(host.environment.get("RANK", "0")))
+    return result(objects, failure, around, rank=rank)
 
 
 def _no_such_device(strangers: list[int], count: int) -> str:

@@ -62,7 +62,7 @@ def test_every_product_is_compared_with_the_other_gpu(said):
     digests = [line["digest"] for line in said["sound"] if "digest" in line]
 
     assert len(digests) == 10
-    assert all(one["kind"] == "NVIDIA H200" for one in digests)
+    assert all(one["kind"] == "NVIDIA H200, 132 multiprocessors" for one in digests)
 
 
 def test_only_the_chosen_gpu_is_measured(said):

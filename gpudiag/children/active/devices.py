@@ -33,9 +33,10 @@ def sizes(device: torch.device, *, quick: bool) -> effort.Sizes:
 
 
 def kind(device: torch.device) -> str:
-    """What has to give the same bits: parts of one name, and the processors of one machine."""
+    """What has to give the same bits: equal parts, and the processors of one machine."""
     if is_gpu(device):
-        return torch.cuda.get_device_name(device)
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.multi_processor_count} multiprocessors"
     return f"cpu of {platform.node()}"
 
 
@@ -76,6 +77,6 @@ def describe(device: torch.device) -> None:
         properties = torch.cuda.get_device_properties(device)
         uuid = getattr(properties, "uuid", None)
         about["name"] = properties.name
-        about["uuid"] = None if uuid is None else f"GPU-{uuid}"
+        about["uuid"] = None if uuid is None else f"GPU-{str(uuid).removeprefix('GPU-')}"
         about["memory_total_bytes"] = properties.total_memory
     say(device=about | {"device": f"{said.label}{device}"})
