@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from evalkit.data import Source
     from evalkit.transforms import TransformSpec
 
-SAMPLE = 256  # images: what is off by 6 points or more is seen among them
-# What the checks may cost unless a size is asked for, while nothing looks wrong: a tenth of the
-# run's images, and in short runs 512 images.
-SHARE_OF_RUN = 0.1
-LEAST_BUDGET = 512
+SAMPLE = 256  # images: what is off by 6 points can be seen among them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +31,8 @@ class Choices:
     """What is to be checked.
 
     Attributes:
-        sample: Images to run again; 0 for none; None for up to 256, for at most a tenth of the
-            run's cost or 512 images, whichever is more.
+        sample: Images to run again in all other ways; 0 for none; None for 16 mistakes of the run,
+            and up to 256 images for what mends these.
         verify: Samples to run again alone in fp32; 0 for none.
         train: The images of the training, to look for the run's among them; or None.
     """
@@ -85,9 +81,12 @@ def _of_preparation(
             *(skipped(kind, reason) for kind in KINDS),
             state if state is not None else skipped(BATCH_NORM, reason),
         ]
-    budget = None if choices.sample else max(int(SHARE_OF_RUN * len(ran)), LEAST_BUDGET)
     return check_preparation(
-        ran, spec, sample=choices.sample or SAMPLE, budget=budget, meaning=_other_order(ran)
+        ran,
+        spec,
+        sample=choices.sample or SAMPLE,
+        thorough=choices.sample is not None,
+        meaning=_other_order(ran),
     )
 
 

@@ -18,15 +18,20 @@ from evalkit.errors import InputError
 from evalkit.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from evalkit.transforms import TransformSpec
 
 CHUNK = 32  # images at a time; batch norm needs about as many to estimate its statistics
-# A way that is so far ahead when the budget is spent sees the whole sample: a run that looks wrong
-# may cost more. Only then is it judged, once, and corrected for the number of ways.
-SUSPICIOUS = 0.05
+# All ways see this many of the run's mistakes. What is to be clearly better must mend some of them:
+# a wrong preparation is behind most mistakes of its run, and another right one behind few.
+SCREENED = 16
+LEAST_MENDED = 4
+# Those that do see so many images, right ones too, and then the whole sample if they are ahead at
+# this level by themselves. Only then are they judged, once, and corrected for the number of ways.
+GLANCE = 64
+PROMISING = 0.2
 LEAST_GAIN = 0.01  # of accuracy: below a point nothing is called clearly better
 ADVICE = {
     CHANNEL_ORDER: "exchange the channels, or take the weights of a model for RGB",
@@ -71,7 +76,7 @@ class _Trial:
     def __init__(self, ran: Ran, ways: Sequence[Way], meanings: Sequence[Integers]) -> None:
         self._ran, self._meanings = ran, meanings
         self.ways = list(ways)
-        self.tests = len(ways) * len(meanings)
+        self.tests = len(ways) * len(meanings)  # however many of them are left
         self.images = 0  # that went through the model
         self._asked: list[Integers] = []
         self._right: dict[Way, list[Booleans]] = {way: [] for way in ways}  # (M, B) per chunk
@@ -95,31 +100,41 @@ class _Trial:
             self.images += len(pixels)
             self._right[way].append(np.stack([m[named] == labels for m in self._meanings]))
 
-    def keep(self, level: float) -> None:
-        """Forget the ways that are not ahead of the run at *level*, on their own."""
+    def screen(self, parts: Iterable[Read]) -> None:
+        """Forget the ways that mend none of the run's mistakes; start anew with the others."""
+        for part in parts:
+            self.ask(part)
+        self.ways = [way for way in self.ways if self.right(way).sum(axis=1).max() >= LEAST_MENDED]
+        self._asked = []
+        self._right = {way: [] for way in self.ways}
+
+    def keep_promising(self) -> None:
+        """Forget the ways that are not ahead of the run."""
         before = self.before
         self.ways = [
             way
             for way in self.ways
-            if any(
-                after.sum() > before.sum() and paired(before, after).p_value <= level
-                for after in self.right(way)
-            )
+            if any(paired(before, after).p_value <= PROMISING for after in self.right(way))
         ]
+
+    @property
+    def _positions(self) -> Integers:
+        return np.concatenate([np.zeros(0, dtype=np.int64), *self._asked])
 
     @property
     def labels(self) -> Integers:
         """Of the images that were asked about, shape (N,)."""
-        return self._ran.labels[np.concatenate(self._asked)]
+        return self._ran.labels[self._positions]
 
     @property
     def before(self) -> Booleans:
         """Whether the run was right about them, shape (N,)."""
-        return self.run_right[np.concatenate(self._asked)]
+        return self.run_right[self._positions]
 
     def right(self, way: Way) -> Booleans:
         """Whether a way was right about them, shape (M, N)."""
-        return np.concatenate(self._right[way], axis=1)
+        none = np.zeros((len(self._meanings), 0), dtype=np.bool_)
+        return np.concatenate([none, *self._right[way]], axis=1)
 
 
 def check_preparation(
@@ -127,22 +142,21 @@ def check_preparation(
     spec: TransformSpec,
     *,
     sample: int,
-    budget: int | None,
+    thorough: bool = False,
     meaning: Integers | None = None,
 ) -> list[Check]:
     """Ask whether channel order, normalisation, preset and batch norm statistics are right.
 
-    A sample of the run's images is prepared in every other usual way. All ways see the first 32
-    images, those that are ahead see more of them as far as *budget* goes, and those that are then
-    far ahead see the rest. The best one that is clearly better is warned of; others that are
-    better too are explained by it.
+    A sample of the run's images is prepared in every other usual way. All ways see 16 mistakes of
+    the run; those that mend a quarter of them see 64 images; and those that are then ahead see the
+    whole sample. The best one that is clearly better is warned of; others that are better too are
+    explained by it.
 
     Args:
         ran: The run.
         spec: How it prepared its images.
         sample: Images to ask about.
-        budget: How many images may go through the model before a way looks far better; the first
-            32 of every way do in any case. None does not limit them.
+        thorough: Whether all ways see the whole sample.
         meaning: Another order of the classes that fits the run clearly better, see
             `evalkit.checks.labels`; then all ways are tried under both orders, so that permuted
             labels are not mistaken for wrong pixels, nor these for those.
@@ -156,7 +170,7 @@ def check_preparation(
         return [*(skipped(kind, reason) for kind in KINDS), state]
     kinds = [*KINDS, *([BATCH_NORM] if state is None else [])]
     return [
-        *_asked_of(ran, spec, kinds, sample=sample, budget=budget, meaning=meaning),
+        *_asked_of(ran, spec, kinds, sample=sample, thorough=thorough, meaning=meaning),
         *([state] if state is not None else []),
     ]
 
@@ -167,36 +181,31 @@ def _asked_of(
     kinds: Sequence[str],
     *,
     sample: int,
-    budget: int | None,
+    thorough: bool,
     meaning: Integers | None,
 ) -> list[Check]:
     known = np.arange(len(ran.classes))
     meanings = [known] if meaning is None else [known, meaning]
     chosen = choose(ran, min(sample, len(ran)))
     trial = _Trial(ran, _ways(ran, spec, kinds), meanings)
-    mistakes = int((~trial.run_right[chosen]).sum())
-    if reason := _without_hope(len(chosen), mistakes, trial.tests):
+    mistaken = chosen[~trial.run_right[chosen]]
+    if reason := _without_hope(len(chosen), len(mistaken), trial.tests):
         return [reason(kind) for kind in kinds]
     size = min(CHUNK, ran.batch_size)
-    first = next(read(ran, chosen[:size], spec.mode, size=size))
-    if not first.images:
+    screened = list(read(ran, mistaken[:SCREENED], spec.mode, size=min(size, SCREENED)))
+    if not any(part.images for part in screened):
         return [skipped(kind, "the images could not be read again") for kind in kinds]
-    ways = _ways(ran, spec, kinds, image_size=_common_size(first))
+    ways = _ways(ran, spec, kinds, image_size=_common_size(screened))
     trial = _Trial(ran, ways, meanings)
-    trial.ask(first)
-    for part in read(ran, chosen[size:CHUNK], spec.mode, size=size):
+    if not thorough:
+        trial.screen(screened)
+    glance = len(chosen) if thorough else GLANCE
+    for part in read(ran, chosen[:glance], spec.mode, size=size) if trial.ways else ():
         trial.ask(part)
-    trial.keep(1.0)
-    asked = len(chosen[:CHUNK])
-    if trial.ways and budget is not None:
-        more = max((budget - trial.images) // len(trial.ways), 0)
-        for part in read(ran, chosen[asked : asked + more], spec.mode, size=size):
-            trial.ask(part)
-        trial.keep(SUSPICIOUS)
-        asked += more
-    if trial.ways:
-        for part in read(ran, chosen[asked:], spec.mode, size=size):
-            trial.ask(part)
+    if not thorough:
+        trial.keep_promising()
+    for part in read(ran, chosen[glance:], spec.mode, size=size) if trial.ways else ():
+        trial.ask(part)
     return _verdicts(trial, kinds, list(_clearly_better(trial)))
 
 
@@ -245,10 +254,11 @@ def _ways(
     return found
 
 
-def _common_size(part: Read) -> tuple[int, int] | None:
+def _common_size(parts: Sequence[Read]) -> tuple[int, int] | None:
     """Return the height and width that all images have, or None."""
     sizes = {
         tuple(image.shape[-2:]) if isinstance(image, torch.Tensor) else image.size[::-1]
+        for part in parts
         for image in part.images
     }
     if len(sizes) != 1:
@@ -259,6 +269,8 @@ def _common_size(part: Read) -> tuple[int, int] | None:
 
 def _clearly_better(trial: _Trial) -> Iterator[Better]:
     before, labels = trial.before, trial.labels
+    if not len(labels):
+        return
     commonest = np.bincount(labels).max() / len(labels)
     for way in trial.ways:
         for position, after in enumerate(trial.right(way)):
@@ -293,6 +305,7 @@ def _best(better: Sequence[Better]) -> Better | None:
 
 def _verdicts(trial: _Trial, kinds: Sequence[str], better: Sequence[Better]) -> list[Check]:
     best, samples = _best(better), len(trial.labels)
+    seen = f"none of {trial.tests} other ways was clearly better"
     known = {"samples": samples, "alternatives": trial.tests, "images_run": trial.images}
     checks = []
     for kind in kinds:
@@ -307,7 +320,7 @@ def _verdicts(trial: _Trial, kinds: Sequence[str], better: Sequence[Better]) -> 
                 Check(
                     id=kind,
                     verdict="passed",
-                    evidence=f"nothing else was clearly better on {counted(samples, 'image')}",
+                    evidence=seen,
                     figures=known,
                 )
             )

@@ -15,10 +15,10 @@ from evalkit.batches import Audit, batches
 from evalkit.checks.alternatives import alternatives
 from evalkit.checks.batch_norm import batch_statistics, check_state
 from evalkit.checks.evidence import least_gained
-from evalkit.checks.examine import LEAST_BUDGET, SAMPLE, Choices, examine
+from evalkit.checks.examine import SAMPLE, Choices, examine
 from evalkit.checks.joined import joined_checks
 from evalkit.checks.numerics import check_precision
-from evalkit.checks.preprocessing import check_preparation
+from evalkit.checks.preprocessing import GLANCE, SCREENED, check_preparation
 from evalkit.checks.sample import Ran, choose
 from evalkit.data import open_data
 from evalkit.inference import predict
@@ -315,7 +315,8 @@ def test_while_nothing_looks_wrong_the_cost_is_bounded(net, source):
     checks, warned = checked(weak, source)
 
     assert warned == []
-    assert 0 < checks["preset"]["images_run"] <= LEAST_BUDGET
+    ways = checks["preset"]["alternatives"]
+    assert 0 < checks["preset"]["images_run"] <= SCREENED * ways + 2 * GLANCE
 
 
 def test_a_larger_sample_is_run_when_asked_for(net, source):
@@ -451,6 +452,6 @@ def test_ways_that_are_no_better_than_the_commonest_class_are_not_recommended(so
     run = ran(Always(), only)
     run = replace(run, labels=np.zeros(300, dtype=np.int64))
 
-    checks = check_preparation(run, RIGHT, sample=256, budget=None)
+    checks = check_preparation(run, RIGHT, sample=256, thorough=True)
 
     assert {check.verdict for check in checks} <= {"passed", "skipped"}
