@@ -13,47 +13,25 @@ from evalkit.checks.alternatives import CHANNEL_ORDER, KINDS, NORMALISATION, alt
 from evalkit.checks.batch_norm import BATCH_NORM
 from evalkit.checks.evidence import Booleans, Paired, least_gained, paired
 from evalkit.checks.finding import Check, skipped
-from evalkit.checks.sample import Integers, Ran, Read, ask, choose, given, read
-from evalkit.errors import InputError
+from evalkit.checks.sample import Integers, Ran, Read, choose, read
+from evalkit.checks.trial import GLANCE, SCREENED, Trial, Way
 from evalkit.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from evalkit.transforms import TransformSpec
 
 CHUNK = 32  # images at a time; batch norm needs about as many to estimate its statistics
-# All ways see this many of the run's mistakes. What is to be clearly better must mend some of them:
-# a wrong preparation is behind most mistakes of its run, and another right one behind few.
-SCREENED = 16
-LEAST_MENDED = 4
-# Those that do see so many images, right ones too, and then the whole sample if they are ahead at
-# this level by themselves. Only then are they judged, once, and corrected for the number of ways.
-GLANCE = 64
-PROMISING = 0.2
 LEAST_GAIN = 0.01  # of accuracy: below a point nothing is called clearly better
 ADVICE = {
-    CHANNEL_ORDER: "exchange the channels, or take the weights of a model for RGB",
-    NORMALISATION: "give the mean and deviation of the training as transform",
+    CHANNEL_ORDER: "let the model flip the channels first, or take weights for RGB",
+    NORMALISATION: "give the mean and deviation of the training with --transform",
     BATCH_NORM: (
         "the running statistics were not learned or do not fit these images; train on with a "
         "smaller momentum, or estimate them anew"
     ),
 }
-# What models raise when they are given images of another size.
-_REFUSALS = (InputError, RuntimeError, ValueError, TypeError, AssertionError)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Way:
-    """One way to ask the model about an image, other than the run's."""
-
-    kind: str
-    words: str
-    spec: TransformSpec
-    prepare: Callable[[torch.Tensor], torch.Tensor]
-    altered: Callable[[torch.nn.Module], AbstractContextManager[None]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,76 +43,6 @@ class Better:
     accuracy: tuple[float, float]  # on the sample: as the run did it, and in this way
     right: Booleans  # shape (N,)
     as_labelled: bool  # under the order of the classes as given
-
-
-class _Trial:
-    """Which ways were right about which images, as far as they have been asked.
-
-    Every way is judged under one or two orders of the classes, M; the run under the better one.
-    """
-
-    def __init__(self, ran: Ran, ways: Sequence[Way], meanings: Sequence[Integers]) -> None:
-        self._ran, self._meanings = ran, meanings
-        self.ways = list(ways)
-        self.tests = len(ways) * len(meanings)  # however many of them are left
-        self.images = 0  # that went through the model
-        self._asked: list[Integers] = []
-        self._right: dict[Way, list[Booleans]] = {way: [] for way in ways}  # (M, B) per chunk
-        whole = [meaning[ran.predictions] == ran.labels for meaning in meanings]
-        self.run_right: Booleans = max(whole, key=lambda right: int(right.sum()))  # of all samples
-
-    def ask(self, part: Read) -> None:
-        """Ask all ways about the same images; forget those that the model refuses."""
-        if not part.images:
-            return
-        self._asked.append(part.chosen)
-        labels = self._ran.labels[part.chosen]
-        for way in list(self.ways):
-            try:
-                pixels = torch.stack([way.spec.pixels(image) for image in part.images])
-                scores = ask(self._ran, pixels, prepare=way.prepare, altered=way.altered)
-            except _REFUSALS:
-                self.ways.remove(way)  # the model takes no such images: it never learned on them
-                continue
-            named = given(scores)
-            self.images += len(pixels)
-            self._right[way].append(np.stack([m[named] == labels for m in self._meanings]))
-
-    def screen(self, parts: Iterable[Read]) -> None:
-        """Forget the ways that mend none of the run's mistakes; start anew with the others."""
-        for part in parts:
-            self.ask(part)
-        self.ways = [way for way in self.ways if self.right(way).sum(axis=1).max() >= LEAST_MENDED]
-        self._asked = []
-        self._right = {way: [] for way in self.ways}
-
-    def keep_promising(self) -> None:
-        """Forget the ways that are not ahead of the run."""
-        before = self.before
-        self.ways = [
-            way
-            for way in self.ways
-            if any(paired(before, after).p_value <= PROMISING for after in self.right(way))
-        ]
-
-    @property
-    def _positions(self) -> Integers:
-        return np.concatenate([np.zeros(0, dtype=np.int64), *self._asked])
-
-    @property
-    def labels(self) -> Integers:
-        """Of the images that were asked about, shape (N,)."""
-        return self._ran.labels[self._positions]
-
-    @property
-    def before(self) -> Booleans:
-        """Whether the run was right about them, shape (N,)."""
-        return self.run_right[self._positions]
-
-    def right(self, way: Way) -> Booleans:
-        """Whether a way was right about them, shape (M, N)."""
-        none = np.zeros((len(self._meanings), 0), dtype=np.bool_)
-        return np.concatenate([none, *self._right[way]], axis=1)
 
 
 def check_preparation(
@@ -187,7 +95,7 @@ def _asked_of(
     known = np.arange(len(ran.classes))
     meanings = [known] if meaning is None else [known, meaning]
     chosen = choose(ran, min(sample, len(ran)))
-    trial = _Trial(ran, _ways(ran, spec, kinds), meanings)
+    trial = Trial(ran, _ways(ran, spec, kinds), meanings)
     mistaken = chosen[~trial.run_right[chosen]]
     if reason := _without_hope(len(chosen), len(mistaken), trial.tests):
         return [reason(kind) for kind in kinds]
@@ -196,7 +104,7 @@ def _asked_of(
     if not any(part.images for part in screened):
         return [skipped(kind, "the images could not be read again") for kind in kinds]
     ways = _ways(ran, spec, kinds, image_size=_common_size(screened))
-    trial = _Trial(ran, ways, meanings)
+    trial = Trial(ran, ways, meanings)
     if not thorough:
         trial.screen(screened)
     glance = len(chosen) if thorough else GLANCE
@@ -267,7 +175,7 @@ def _common_size(parts: Sequence[Read]) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _clearly_better(trial: _Trial) -> Iterator[Better]:
+def _clearly_better(trial: Trial) -> Iterator[Better]:
     before, labels = trial.before, trial.labels
     if not len(labels):
         return
@@ -303,7 +211,7 @@ def _best(better: Sequence[Better]) -> Better | None:
     return best
 
 
-def _verdicts(trial: _Trial, kinds: Sequence[str], better: Sequence[Better]) -> list[Check]:
+def _verdicts(trial: Trial, kinds: Sequence[str], better: Sequence[Better]) -> list[Check]:
     best, samples = _best(better), len(trial.labels)
     seen = f"none of {trial.tests} other ways was clearly better"
     known = {"samples": samples, "alternatives": trial.tests, "images_run": trial.images}

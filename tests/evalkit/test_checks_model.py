@@ -18,8 +18,9 @@ from evalkit.checks.evidence import least_gained
 from evalkit.checks.examine import SAMPLE, Choices, examine
 from evalkit.checks.joined import joined_checks
 from evalkit.checks.numerics import check_precision
-from evalkit.checks.preprocessing import GLANCE, SCREENED, check_preparation
+from evalkit.checks.preprocessing import check_preparation
 from evalkit.checks.sample import Ran, choose
+from evalkit.checks.trial import GLANCE, SCREENED
 from evalkit.data import open_data
 from evalkit.inference import predict
 from evalkit.sparse import of_pairs
