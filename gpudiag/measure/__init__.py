@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from gpudiag import children
@@ -56,7 +56,7 @@ def measure(
     if minutes is not None:
         seconds = minutes * 60 / (FIGURES_A_DEVICE * count)
         limit_s += minutes * 60
-    rank = int(host.environment.get("RANK", "0"))
+    rank = _rank(host.environment)
     speaks = rank == 0  # for all; the others would only ask NVML as often again
     connected = nvml(host, NVML_LIMIT_S) if speaks else Nvml()
     recording = Recording(interval_s=INTERVAL_S, host=host)
@@ -73,6 +73,12 @@ def measure(
         interval_s=INTERVAL_S,
     )
     return result(objects, failure, around, rank=rank)
+
+
+def _rank(environment: Mapping[str, str]) -> int:
+    """The number among the processes of torchrun; a RANK that is left over alone means nothing."""
+    together = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environment.keys()
+    return int(environment["RANK"]) if together else 0
 
 
 def _no_such_device(strangers: list[int], count: int) -> str:

@@ -12,7 +12,10 @@ import torch
 from . import effort
 from .said import figure, say
 
-RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+# A scheduler may leave RANK alone behind; processes that shall meet know where.
+TOGETHER = {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
+RANK = int(os.environ["RANK"]) if TOGETHER else 0
+WORLD = int(os.environ["WORLD_SIZE"]) if TOGETHER else 1
 
 
 def gpu(index: int) -> torch.device:
