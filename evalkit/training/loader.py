@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import signal
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,17 +85,18 @@ class TrainingBatches:
         self._source, self._transform = source, transform
         self._wanted = range(len(source)) if positions is None else positions
         self._keys = _Keys(order)
-        self._loader: DataLoader[Any] = DataLoader(
-            _Samples(source, transform, classes, self._wanted, order.seed),
-            batch_sampler=self._keys,
-            num_workers=workers,
-            collate_fn=_together,
-            pin_memory=pin_memory,
-            persistent_workers=workers > 0,
-            worker_init_fn=_leave_signals_to_the_parent,
-            multiprocessing_context="fork" if workers else None,  # sources need not be picklable
-            generator=torch.Generator().manual_seed(order.seed),  # leaves torch's own alone
-        )
+        with _any_number_of_workers():
+            self._loader: DataLoader[Any] = DataLoader(
+                _Samples(source, transform, classes, self._wanted, order.seed),
+                batch_sampler=self._keys,
+                num_workers=workers,
+                collate_fn=_together,
+                pin_memory=pin_memory,
+                persistent_workers=workers > 0,
+                worker_init_fn=_leave_signals_to_the_parent,
+                multiprocessing_context="fork" if workers else None,  # sources are not picklable
+                generator=torch.Generator().manual_seed(order.seed),  # leaves torch's own alone
+            )
 
     def steps(self, epoch: int, *, first_step: int = 0) -> Iterator[Step]:
         """Yield the steps of an epoch.
@@ -106,7 +109,9 @@ class TrainingBatches:
             InputError: Images of a batch have different sizes or an image cannot be read.
         """
         self._keys.epoch, self._keys.first_step = epoch, first_step
-        parts = (self._sound(part) for part in self._loader)
+        with _any_number_of_workers():
+            loaded = iter(self._loader)
+        parts = (self._sound(part) for part in loaded)
         for number in range(first_step, self.order.steps):
             samples = self.order.size(number)
             yield Step(
@@ -237,6 +242,14 @@ def _together(samples: list[_Sample]) -> Part | UnreadableError | InputError:
             f"{counted(len(sizes), 'size')}: {some(sizes)}: give a transform with crop"
         )
     return Part(torch.stack(pixels), torch.tensor(labels), positions)
+
+
+@contextmanager
+def _any_number_of_workers() -> Iterator[None]:
+    """Let whoever asks for more workers than there are cores have them without a lecture."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

@@ -189,7 +189,7 @@ def test_an_image_that_stops_validation_costs_no_training(data, tmp_path):
     image = data / "val/left/1.png"
     whole = image.read_bytes()
     image.write_bytes(b"no image")
-    with pytest.raises(InputError, match="left/1.png"):
+    with pytest.raises(InputError, match=r"left/1\.png"):
         list(job(data, tmp_path / "run").epochs())
     position = torch.load(tmp_path / "run/last.pth", weights_only=True)["position"]
     image.write_bytes(whole)
