@@ -207,6 +207,5 @@ def _require_same_classes(
     ]
     raise InputError(
         f"{report.path}: expected a head for the classes of the data in their order, got "
-        f"{some(differing)}: give the classes in the checkpoint's order, or have the head "
-        "replaced (new_head)"
+        f"{some(differing)}: have the head replaced (new_head)"
     )

@@ -45,7 +45,6 @@ def state(model):
     ("build", "head"),
     [
         (small_net, "7"),
-        (lambda: torchvision.models.resnet18(num_classes=2), "fc"),
         (lambda: torchvision.models.mobilenet_v3_small(num_classes=2), "classifier.3"),
         (lambda: timm.create_model("test_efficientnet", num_classes=2), "classifier"),
     ],

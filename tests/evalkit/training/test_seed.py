@@ -8,14 +8,16 @@ import torch
 from evalkit.training import seed_everything
 
 
-def test_deterministic_covers_cudnn_and_cublas():
+def test_deterministic_covers_cudnn_and_cublas_and_keeps_a_choice_that_is_there():
     program = (
         "import os, torch; from evalkit.training import seed_everything\n"
         "seed_everything(1); off = torch.are_deterministic_algorithms_enabled()\n"
         "torch.backends.cudnn.benchmark = True\n"
         "seed_everything(1, deterministic=True)\n"
         "print(off, torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark,"
-        " torch.backends.cudnn.deterministic, os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+        " torch.backends.cudnn.deterministic, os.environ['CUBLAS_WORKSPACE_CONFIG'])\n"
+        "os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':16:8'\n"
+        "seed_everything(1, deterministic=True); print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     )
     environment = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
 
@@ -23,24 +25,7 @@ def test_deterministic_covers_cudnn_and_cublas():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     )
 
-    assert done.stdout == "False True False True :4096:8\n"
-
-
-def test_a_choice_for_cublas_that_is_there_is_kept():
-    program = (
-        "import os; from evalkit.training import seed_everything\n"
-        "seed_everything(1, deterministic=True); print(os.environ['CUBLAS_WORKSPACE_CONFIG'])"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":16:8"},
-    )
-
-    assert done.stdout == ":16:8\n"
+    assert done.stdout == "False True False True :4096:8\n:16:8\n"
 
 
 @pytest.mark.gpu
