@@ -12,11 +12,14 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from evalkit.errors import InputError
 from evalkit.hardware import choose_device
 
 T = TypeVar("T")
+# What torchrun says of how often it has started the processes.
+ATTEMPT = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 PATIENCE = timedelta(days=7)  # the last process may need that much longer; death is known at once
 
 
@@ -133,18 +136,20 @@ def processes() -> Processes:
 
 
 @contextmanager
-def introduced(device: str) -> Iterator[str]:
+def introduced(device: str, *, patience: timedelta | None = None) -> Iterator[str]:
     """Let the processes that torchrun started know each other, for as long as a block runs.
 
     Args:
         device: As the user gave it; for "auto" and "cuda" the processes of a machine take its
             GPUs in turn.
+        patience: How long one may wait for another; None for what torch thinks usual.
 
     Yields:
         The device of this process.
 
     Raises:
-        InputError: There is no such device, or one GPU was named for all processes.
+        InputError: There is no such device, one GPU was named for all processes, or they cannot
+            reach each other.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or is_running():  # noqa: PLR2004
         yield device
@@ -159,10 +164,32 @@ def introduced(device: str) -> Iterator[str]:
         local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE
-    )
+    try:
+        _meet("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", patience)
+    except RuntimeError as error:
+        what = " ".join(str(error).split())
+        raise InputError(
+            f"the processes that torchrun started must reach each other, got '{what}': look at "
+            "the line of the first one that ended, and at the network between the machines"
+        ) from error
     try:
         yield str(chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _meet(backend: str, patience: timedelta | None) -> None:
+    """Find the others through torchrun's store, under names of this attempt alone.
+
+    torchrun keeps the store when it starts the processes anew, and with it the addresses of those
+    that died (seen with torch 2.15, --standalone --max-restarts 2).
+    """
+    store, place, size = next(rendezvous("env://"))
+    attempt = "/".join(os.environ.get(name, "0") for name in ATTEMPT)
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(f"evalkit/{attempt}/{size}", store),  # type: ignore[attr-defined]
+        rank=place,
+        world_size=size,
+        timeout=patience,
+    )

@@ -185,7 +185,7 @@ def evaluate(
     options.require_torch()
     from evalkit import run
     from evalkit.decoding import Decoding
-    from evalkit.distributed import introduced
+    from evalkit.distributed import PATIENCE, introduced
     from evalkit.predictions import read_classes
     from evalkit.report.tables import check_folder
     from evalkit.report.text import as_text
@@ -193,7 +193,10 @@ def evaluate(
 
     method, group_by = options.method(chosen)
     check_folder(out)
-    with introduced(device) as own_device, options.only_the_first_speaks():
+    with (
+        introduced(device, patience=PATIENCE) as own_device,
+        options.only_the_first_speaks(),
+    ):
         evaluation = run.evaluate_together(
             checkpoint,
             options.open_source(data, method, group_by),

@@ -18,7 +18,7 @@ from evalkit import evaluate
 from evalkit.errors import InputError
 
 TABLES = ("per_class.csv", "confusion_matrix.csv", "predictions.parquet")
-OPTIONS = {"model": "noise:conv_net", "device": "cpu", "batch_size": 50, "workers": 1}
+OPTIONS = {"model": "noise:conv_net", "device": "cpu", "batch_size": 50, "workers": 1, "checks": 0}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +47,7 @@ def run(checkpoint, out, *options, environment=None):
     command = [
         *(sys.executable, "-m", "evalkit", "evaluate", "--checkpoint", str(checkpoint)),
         *("--data", "noise:noise", "--model", "noise:conv_net", "--device", "cpu"),
-        *("--batch-size", "50", "--workers", "1", "--out", str(out), *options),
+        *("--batch-size", "50", "--workers", "1", "--checks", "0", "--out", str(out), *options),
     ]
     path = os.pathsep.join([str(Path(noise.__file__).parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
@@ -266,7 +266,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
     evaluate(sys.argv[1], "noise:noise", out=sys.argv[2], model="noise:conv_net", device="cpu",
-             batch_size=50, workers=1, resume=True)
+             batch_size=50, workers=1, checks=0, resume=True)
 except InputError as error:
     print(error)
 """
