@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,13 +117,14 @@ def start(
 
 def _pretrained(spec: str) -> nn.Module:
     """Ask the library for a model with its own weights."""
-    models.build(spec)  # says what is wrong with the spec itself
     library, _colon, name = spec.partition(":")
     if library not in models.LIBRARIES:
         raise InputError(
             f"pretrained needs a model of torchvision or timm, got '{spec}': give the weights by "
             "init_from"
         )
+    if not _is_known(library, name):
+        models.build(spec)  # says what is wrong
     try:
         model: nn.Module
         if library == "timm":
@@ -138,6 +140,18 @@ def _pretrained(spec: str) -> nn.Module:
             "give the file by init_from"
         ) from error
     return model
+
+
+def _is_known(library: str, name: str) -> bool:
+    """Whether the library is there and has a model of that name."""
+    if library == "torchvision":
+        collection = models.import_torchvision().models
+        return name in collection.list_models(module=collection)
+    if importlib.util.find_spec(library) is None:
+        return False
+    import timm
+
+    return bool(timm.is_model(name))
 
 
 def _from_checkpoint(

@@ -230,6 +230,12 @@ def test_weights_that_do_not_fit_are_refused_though_the_head_would_be_replaced(t
         ),
         (None, {}, "model must be given unless init_from is, got none"),
         (
+            "torchvision:resnet19",
+            {"pretrained": True},
+            "model must be one that torchvision has, got 'resnet19': close names are resnet18, "
+            "resnet152, resnet101",
+        ),
+        (
             "evalkit.demo.net:digits_net",
             {"pretrained": True},
             "pretrained needs a model of torchvision or timm, got 'evalkit.demo.net:digits_net': "
@@ -242,3 +248,8 @@ def test_origins_that_cannot_be(spec, options, message):
         start(spec, num_classes=3, **options)
 
     assert str(error.value) == message
+
+
+def test_a_name_that_timm_does_not_have():
+    with pytest.raises(InputError, match=r"^model must be one that timm has, got 'resnet10x': "):
+        start("timm:resnet10x", num_classes=3, pretrained=True)
