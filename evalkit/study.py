@@ -77,7 +77,9 @@ class Study:
         """
         cells = self.tally.cells(classes)
         groups = self.tally.groups(cells)
-        effective = effective_counts(cells, groups, level=self.method.level) if groups is not None else None
+        effective = (
+            effective_counts(cells, groups, level=self.method.level) if groups is not None else None
+        )
         summary = summarize(
             cells,
             self.tally,
