@@ -97,7 +97,13 @@ def _applies(need: Requirement, snapshot: Snapshot) -> bool:
 
 @cache  # a fleet of machines asks the same a thousand times
 def _marked(marker: str, architecture: str, python: str) -> bool:
-    from packaging.markers import InvalidMarker, Marker  # 20 ms, which few runs need
+    # 20 ms, which few runs need
+    from packaging.markers import (
+        InvalidMarker,
+        Marker,
+        UndefinedComparison,
+        UndefinedEnvironmentName,
+    )
 
     try:
         return Marker(marker).evaluate(
@@ -110,5 +116,5 @@ def _marked(marker: str, architecture: str, python: str) -> bool:
                 "extra": "",
             }
         )
-    except InvalidMarker:
+    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName):
         return False
