@@ -22,10 +22,10 @@ OUTSIDE = {
     *("gpudiag.__main__", "gpudiag.command_line", "gpudiag.commands.running"),
 }
 WITHOUT_TORCH = (
-    "averages", "bootstrap", "calibration", "checks.evidence", "checks.finding", "checks.joined", "checks.labels",
-    "checks.orders", "clusters", "comparison", "confusion", "evaluation",
-    "intervals", "method", "ranking", "report", "resampling", "scores", "selective", "slices",
-    "sparse", "study", "summary", "tally",
+    "averages", "bootstrap", "calibration", "checks.evidence", "checks.finding", "checks.joined",
+    "checks.labels", "checks.orders", "clusters", "comparison", "confusion", "evaluation",
+    "intervals", "label_errors", "method", "ranking", "report", "resampling", "scores",
+    "selective", "slices", "sparse", "study", "summary", "tally",
 )  # fmt: skip
 
 
