@@ -109,7 +109,7 @@ class _Later(Generic[Key]):
             target = torch.empty(one.shape, dtype=one.dtype, pin_memory=True)
             arriving.append(target.copy_(one, non_blocking=True))
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(packed[0].device))
         self.waiting.append((key, arriving, arrived))
         if len(self.waiting) > IN_FLIGHT:
             self._deliver_one()
