@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from evalkit import models
 from evalkit.data import Source
-from evalkit.distributed import gathered, rank, ranks
+from evalkit.distributed import rank, ranks
 from evalkit.errors import InputError
 from evalkit.hardware import choose_device, environment
-from evalkit.report.tables import check_folder
 from evalkit.run import evaluate
 from evalkit.training.averaging import averaged_model
-from evalkit.training.checkpoints import BEST, LAST, Checkpoints
+from evalkit.training.checkpoints import BEST, Checkpoints
 from evalkit.training.early_stopping import EarlyStopping
 from evalkit.training.fit import fit
-from evalkit.training.freezing import freeze_backbone
-from evalkit.training.groups import parameter_groups
-from evalkit.training.heads import replace_head
+from evalkit.training.former import former_state, refuse_another_training, shell
+from evalkit.training.learner import optimizer_of, shape
 from evalkit.training.loader import TrainingBatches
 from evalkit.training.losses import classification_loss
 from evalkit.training.mixing import mixing
 from evalkit.training.order import Order
-from evalkit.training.readable import find_unreadable
+from evalkit.training.readable import about_left_out, without_unreadable
 from evalkit.training.recipe import Recipe
-from evalkit.training.records import LOG, EpochRecord, is_empty_log, write_log, write_whole
+from evalkit.training.records import EpochRecord, write_log, write_whole
 from evalkit.training.schedules import schedule
 from evalkit.training.seed import seed_everything
-from evalkit.training.splits import MANIFEST, Split, open_split, subset
+from evalkit.training.splits import MANIFEST, Split, open_split
 from evalkit.training.start import Start, start
 from evalkit.training.state import AVERAGED, position_of
 from evalkit.training.stopping import StopRequest
 from evalkit.training.validate import ValidationBatches
-from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from torch import nn
+    from collections.abc import Iterator
 
     from evalkit.evaluation import Evaluation
     from evalkit.transforms import TransformSpec
@@ -93,7 +88,7 @@ class Job:
         """
         recipe, classes, model = self.recipe, self.split.classes, self.begun.model
         order = self._order()
-        optimizer = _optimizer(model, recipe)
+        optimizer = optimizer_of(model, recipe)
         steps = order.steps * recipe.epochs
         records = list(self.former)
         self._log(records)
@@ -234,7 +229,7 @@ def prepare(
         raise InputError(f"on_unreadable must be fail or skip, got '{on_unreadable}'")
     if workers is not None and workers < 0:
         raise InputError(f"workers must be 0 or more, got {workers}")
-    kept = _former(out, resume=resume)
+    kept = former_state(out, resume=resume)
     split = open_split(data, val_fraction=val_fraction, seed=recipe.seed)
     checkpoints = Checkpoints(out, keep=keep, every_steps=checkpoint_every)
     seed_everything(recipe.seed, deterministic=recipe.deterministic)
@@ -249,23 +244,23 @@ def prepare(
             new_head=new_head,
         )
         if kept is None
-        else _shell(kept, model, len(split.classes))
+        else shell(kept, model, len(split.classes))
     )
     preset = recipe.evaluation_transform(begun.transform)
-    split, left_out = _readable(split, preset.mode, kept, skip=on_unreadable == "skip")
+    split, left_out = without_unreadable(split, preset.mode, kept, skip=on_unreadable == "skip")
     noted = {
         "classes": list(split.classes),
         "transform": preset.as_dict(),
         "recipe": recipe.as_dict(),
         "data": {"name": str(split.train.name), "fingerprint": split.fingerprint()},
         "left_out": left_out,
-        "new_head": begun.new_head if kept is None else kept["new_head"],
+        "new_head": begun.new_head if kept is None else kept.get("new_head", False),
     }
     if begun.spec is not None:
         noted["model_spec"] = begun.spec
     if kept is not None:
-        _refuse_another_training(kept, noted, out)
-    _shape(begun.model, recipe, where)
+        refuse_another_training(kept, noted, out)
+    shape(begun.model, recipe, where)
     job = Job(
         split=split,
         recipe=recipe,
@@ -276,7 +271,7 @@ def prepare(
         device=where,
         workers=_default_workers() if workers is None else workers,
         former=() if kept is None else tuple(position_of(kept).records),
-        warnings=(*_about_left_out(left_out), *split.warnings),
+        warnings=(*about_left_out(left_out), *split.warnings),
     )
     job._order()  # noqa: SLF001 - says what is wrong with the sizes of steps
     checkpoints.notes = {**noted, "command": command, "environment": environment(where)}
@@ -285,116 +280,6 @@ def prepare(
     if split.drawn and rank() == 0:
         write_whole(out / MANIFEST, split.manifest())
     return job
-
-
-def _former(out: Path, *, resume: bool) -> dict[str, Any] | None:
-    """What is to be gone on with, or None."""
-    check_folder(out)
-    kept = Checkpoints(out).last() if resume else None
-    # A training that was killed early has left a log without rows at most.
-    ours = [name for name in (LAST, BEST) if (out / name).exists()] if not resume else []
-    ours += [LOG] if (out / LOG).exists() and not (resume and is_empty_log(out)) else []
-    if kept is None and ours:
-        what = f"without {LAST} to go on from" if resume else "of a training: go on by resume"
-        raise InputError(
-            f"out must be another folder than that of a training, got {out} with {some(ours)} "
-            f"{what}, or choose another"
-        )
-    return kept
-
-
-def _shell(kept: Mapping[str, Any], spec: str | None, num_classes: int) -> Start:
-    """The model that a checkpoint of ours is to be put back into."""
-    begun = start(kept.get("model_spec") if spec is None else spec, num_classes=num_classes)
-    if kept["new_head"]:
-        replace_head(begun.model, num_classes)
-    return begun
-
-
-def _readable(
-    split: Split,
-    mode: str,
-    kept: Mapping[str, Any] | None,
-    *,
-    skip: bool,
-) -> tuple[Split, list[list[str]]]:
-    """Leave out what cannot be read, where that is wanted; say what that was."""
-    parts = {"train": split.train, "val": split.validation}
-    if kept is not None:
-        left_out = [list(one) for one in kept.get("left_out", [])]
-    elif skip:
-        mine = [
-            [name, one.path, one.reason]
-            for name, source in (parts.items() if rank() == 0 else ())
-            for one in find_unreadable(source, range(len(source)), mode)
-        ]
-        left_out = gathered(mine)[0]
-    else:
-        left_out = []
-    if not left_out:
-        return split, []
-    for name, source in parts.items():
-        unreadable = {path for part, path, _reason in left_out if part == name}
-        wanted = [at for at, path in enumerate(source.paths) if path not in unreadable]
-        if not wanted:
-            raise InputError(
-                f"{name} must have an image that can be read, got none in {source.name}"
-            )
-        parts[name] = subset(source, wanted)
-    return replace(split, train=parts["train"], validation=parts["val"]), left_out
-
-
-def _about_left_out(left_out: list[list[str]]) -> tuple[str, ...]:
-    if not left_out:
-        return ()
-    listed = some([f"{path} ({reason})" for _name, path, reason in left_out], 20)
-    return (f"{counted(len(left_out), 'image')} left out that cannot be read: {listed}",)
-
-
-def _refuse_another_training(kept: Mapping[str, Any], noted: Mapping[str, Any], out: Path) -> None:
-    before = Recipe.from_dict(kept.get("recipe", {}))
-    differences = before.differences(Recipe.from_dict(noted["recipe"]))
-    if kept.get("model_spec") != noted.get("model_spec"):
-        differences.append(f"model {kept.get('model_spec')} (now {noted.get('model_spec')})")
-    if kept.get("transform") != noted["transform"]:
-        differences.append("transform")
-    fingerprints = [one["data"]["fingerprint"] for one in (kept, noted) if "data" in one]
-    if len(set(fingerprints)) > 1:
-        differences.append(f"data {kept['data']['name']} (other files or labels now)")
-    if differences:
-        raise InputError(
-            f"resume must have the options that the training in {out} began with, got another "
-            f"{some(differences, 10)}"
-        )
-
-
-def _shape(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
-    """Make of the model what is trained, in place."""
-    if recipe.sync_batch_norm:
-        if device.type == "cpu":
-            raise InputError("sync_batch_norm needs GPUs, got cpu: leave it out")
-        torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    if recipe.freeze_backbone:
-        freeze_backbone(model)
-    model.to(device)
-    if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if recipe.compile:
-        model.compile()
-
-
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    backbone = recipe.learning_rate if recipe.backbone_rate is None else recipe.backbone_rate
-    groups = parameter_groups(
-        model,
-        head_lr=recipe.learning_rate,
-        backbone_lr=backbone,
-        weight_decay=recipe.weight_decay,
-        head="" if recipe.backbone_rate is None else None,  # all of it: nothing to be found
-    )
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    return torch.optim.AdamW(groups)
 
 
 def _default_workers() -> int:

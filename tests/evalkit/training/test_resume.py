@@ -107,7 +107,7 @@ def test_stopped_after_any_number_of_steps_it_goes_on_exactly(data, tmp_path):
         done = position["records"]
 
     assert attempts > FULL.epochs
-    assert set(steps) > {0, 1, 2, 3}  # within epochs as well
+    assert len(set(steps) - {0}) >= 3  # within epochs as well, and before validation
     assert differences(weights(tmp_path / "whole"), weights(out)) == []
     assert log(tmp_path / "whole").equals(log(out))
 

@@ -1,0 +1,73 @@
+"""A training that was broken off: what there is to go on with, and whether it is the same one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import InputError
+from evalkit.report.tables import check_folder
+from evalkit.training.checkpoints import BEST, LAST, Checkpoints
+from evalkit.training.heads import replace_head
+from evalkit.training.recipe import Recipe
+from evalkit.training.records import LOG, is_empty_log
+from evalkit.training.start import Start, start
+from evalkit.wording import some
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def former_state(out: Path, *, resume: bool) -> dict[str, Any] | None:
+    """What is to be gone on with, or None where training begins.
+
+    Raises:
+        InputError: *out* holds a training that is not to be gone on with, or cannot be.
+    """
+    check_folder(out)
+    kept = Checkpoints(out).last() if resume else None
+    # A training that was killed early has left a log without rows at most.
+    ours = [name for name in (LAST, BEST) if (out / name).exists()] if not resume else []
+    ours += [LOG] if (out / LOG).exists() and not (resume and is_empty_log(out)) else []
+    if kept is None and ours:
+        what = f"without {LAST} to go on from" if resume else "of a training: go on by resume"
+        raise InputError(
+            f"out must be another folder than that of a training, got {out} with {some(ours)} "
+            f"{what}, or choose another"
+        )
+    return kept
+
+
+def shell(kept: Mapping[str, Any], spec: str | None, num_classes: int) -> Start:
+    """The model that a checkpoint of ours is to be put back into."""
+    begun = start(kept.get("model_spec") if spec is None else spec, num_classes=num_classes)
+    if kept.get("new_head"):
+        replace_head(begun.model, num_classes)
+    return begun
+
+
+def refuse_another_training(kept: Mapping[str, Any], noted: Mapping[str, Any], out: Path) -> None:
+    """Raise unless the model, the data and the recipe are those that training began with.
+
+    Args:
+        kept: The checkpoint.
+        noted: What a checkpoint would say now.
+        out: Where it is.
+
+    Raises:
+        InputError: Something is another; the line names all of it.
+    """
+    before = Recipe.from_dict(kept.get("recipe", {}))
+    differences = before.differences(Recipe.from_dict(noted["recipe"]))
+    if kept.get("model_spec") != noted.get("model_spec"):
+        differences.append(f"model {kept.get('model_spec')} (now {noted.get('model_spec')})")
+    if kept.get("transform") != noted["transform"]:
+        differences.append("transform")
+    fingerprints = [one["data"]["fingerprint"] for one in (kept, noted) if "data" in one]
+    if len(set(fingerprints)) > 1:
+        differences.append(f"data {kept['data']['name']} (other files or labels now)")
+    if differences:
+        raise InputError(
+            f"resume must have the options that the training in {out} began with, got another "
+            f"{some(differences, 10)}"
+        )
