@@ -263,6 +263,9 @@ class Evaluation:
     def __str__(self) -> str:
         return one_line(self)
 
+    def __repr__(self) -> str:  # the tables themselves would fill screens
+        return f"<Evaluation: {one_line(self)}>"
+
 
 def _refuse_unusable(predictions: pd.DataFrame, run: Mapping[str, Any]) -> None:
     absent = [name for name in ("label", "prediction") if name not in predictions]

@@ -313,6 +313,15 @@ def test_a_notebook_shows_the_table():
     assert "NaN" not in html
 
 
+def test_a_prompt_shows_one_line():
+    evaluation = Evaluation.from_predictions(
+        pd.DataFrame({"label": ["ant", "bee"], "prediction": ["ant", "cat"]}), classes=CLASSES
+    )
+
+    assert repr(evaluation) == f"<Evaluation: {evaluation}>"
+    assert "\n" not in repr(evaluation)
+
+
 def test_the_level_is_that_of_every_table():
     frame = predictions(confidence=[0.9, 0.6, 0.8, 1.0])
     usual, narrow = (evaluation(frame).scored_by(Method(level=level)) for level in (0.95, 0.5))
