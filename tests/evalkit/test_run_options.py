@@ -1,7 +1,12 @@
 """What a run finds out by itself, and what it says of odd scores."""
 
 import json
+import os
+import pty
+import re
+import subprocess
 import sys
+import termios
 
 import noise
 import pytest
@@ -168,3 +173,28 @@ def test_the_command_line_of_a_resumed_run_is_that_of_the_run(
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["command"] == " ".join(["evalkit", "evaluate", *arguments])
     assert (tmp_path / "out" / "ranking.csv").exists()
+
+
+BAR = """
+import time
+from evalkit.inference import progress
+with progress(400, done=100) as advance:
+    for _ in range(3):
+        time.sleep(0.2)
+        advance(50)
+"""
+
+
+def test_a_terminal_sees_the_rate_and_the_remaining_time():
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 100))
+
+    subprocess.run([sys.executable, "-c", BAR], stderr=child, check=True, timeout=120)
+    shown = os.read(parent, 1 << 16)
+    os.close(child)
+    os.close(parent)
+
+    last = shown.decode().replace("\x1b[A", "").split("\r")
+    frames = [frame for frame in last if "img/s" in frame]
+    assert frames, shown
+    assert re.search(r"evaluate: +62%.*250/400 \[\d\d:\d\d<\d\d:\d\d, .*img/s\]", frames[-1])
