@@ -252,7 +252,7 @@ def _work(plan: Plan, parts: Cut, store: Store, present: list[int], us: Processe
     for audit in us.gathered(worked.lost):
         lost.add(audit)
     if lost.unreadable:
-        raise InputError(_unreadable(plan, lost))
+        raise InputError(_unreadable(plan, lost) + _what_is_kept(parts, store))
     return Pace(
         samples=sum(us.gathered(worked.samples)),
         seconds=max(us.gathered(seconds)),
@@ -268,6 +268,12 @@ def _unreadable(plan: Plan, lost: Audit) -> str:
         f"{len(plan.source)} in {plan.source.name} that cannot: {listed}: mend them, or leave "
         "them out with on-unreadable skip"
     )
+
+
+def _what_is_kept(parts: Cut, store: Store) -> str:
+    if isinstance(store, Unfinished) and store.present(parts):
+        return "; what was done is kept: with resume it is not done again"
+    return ""
 
 
 def _nothing_left(plan: Plan, audit: Audit) -> str:

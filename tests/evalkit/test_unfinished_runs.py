@@ -356,3 +356,24 @@ def test_what_a_run_skipped_is_not_passed_over_by_one_that_must_not(
     assert refusal.startswith("data must have images that can be read, got 1 of 2000 in ")
     assert found.summary["samples"] == 1_999
     assert [one["index"] for one in found.summary["unreadable"]] == [7]
+
+
+def test_what_was_done_before_an_unreadable_image_is_kept(checkpoint, tmp_path, monkeypatch):
+    class Holed(noise.Noise):
+        def __getitem__(self, position):
+            if position == 1400:
+                raise OSError("1400 is not there")
+            return super().__getitem__(position)
+
+    monkeypatch.setattr(noise, "noise", Holed)
+    out = tmp_path / "out"
+
+    message = message_of(checkpoint, "noise:noise", out=out, **OPTIONS)
+    found = evaluate(
+        checkpoint, "noise:noise", out=out, resume=True, on_unreadable="skip", **OPTIONS
+    )
+
+    assert message.endswith(
+        "on-unreadable skip; what was done is kept: with resume it is not done again"
+    )
+    assert (found.summary["samples"], len(found.summary["unreadable"])) == (1_999, 1)
