@@ -118,7 +118,7 @@ class Checkpoints:
         names = [BEST] if best else []
         names += [f"epoch_{epoch:04}.pth"] if epoch is not None and self.keep else []
         names += [LAST]  # by which a run goes on: when it is there, the others are
-        self._make_folder()
+        self.make_folder()
         write_checkpoint(self.folder / names[0], tensors, kept)
         for name in names[1:]:
             _same_file(self.folder / names[0], self.folder / name)
@@ -132,12 +132,20 @@ class Checkpoints:
             if UNFINISHED.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
-    def _make_folder(self) -> None:
+    def make_folder(self) -> None:
+        """Make the folder, and see that it can be written to.
+
+        Raises:
+            InputError: It cannot.
+        """
+        probe = self.folder / f".{LAST}.{secrets.token_hex(4)}.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch(exist_ok=False)
+            probe.unlink()
         except OSError as error:
             raise InputError(
-                f"{self.folder}: expected a folder for checkpoints, got '{error.strerror}'"
+                f"{self.folder}: expected a folder to write to, got '{error.strerror}'"
             ) from error
 
     def _drop_old(self) -> None:

@@ -9,7 +9,7 @@ from evalkit.report.tables import check_folder
 from evalkit.training.checkpoints import BEST, LAST, Checkpoints
 from evalkit.training.heads import replace_head
 from evalkit.training.recipe import Recipe
-from evalkit.training.records import LOG, is_empty_log
+from evalkit.training.records import LOG
 from evalkit.training.start import Start, start
 from evalkit.wording import some
 
@@ -26,9 +26,9 @@ def former_state(out: Path, *, resume: bool) -> dict[str, Any] | None:
     """
     check_folder(out)
     kept = Checkpoints(out).last() if resume else None
-    # A training that was killed early has left a log without rows at most.
-    ours = [name for name in (LAST, BEST) if (out / name).exists()] if not resume else []
-    ours += [LOG] if (out / LOG).exists() and not (resume and is_empty_log(out)) else []
+    # One that was killed in the middle of its first checkpoint may have left best.pth alone.
+    telling = (LOG,) if resume else (LAST, BEST, LOG)
+    ours = [name for name in telling if (out / name).exists()]
     if kept is None and ours:
         what = f"without {LAST} to go on from" if resume else "of a training: go on by resume"
         raise InputError(

@@ -13,7 +13,7 @@ from evalkit import models
 from evalkit.data import Source
 from evalkit.distributed import rank, ranks
 from evalkit.errors import InputError
-from evalkit.hardware import choose_device, environment
+from evalkit.inference.hardware import choose_device, environment
 from evalkit.run import evaluate
 from evalkit.training.averaging import averaged_model
 from evalkit.training.checkpoints import BEST, Checkpoints
@@ -91,8 +91,7 @@ class Job:
         optimizer = optimizer_of(model, recipe)
         steps = order.steps * recipe.epochs
         records = list(self.former)
-        self._log(records)
-        for record in fit(
+        training = fit(
             model,
             TrainingBatches(
                 self.split.train,
@@ -134,7 +133,12 @@ class Job:
             checkpoints=self.checkpoints,
             stop=stop,
             progress=progress,
-        ):
+        )
+        if rank() == 0:
+            self.checkpoints.make_folder()
+        if records:  # killed between checkpoint and log
+            self._log(records)
+        for record in training:
             records.append(record)
             self._log(records)
             yield record

@@ -60,12 +60,6 @@ def write_log(folder: Path, records: Sequence[EpochRecord]) -> None:
     write_whole(folder / LOG, table.encode())
 
 
-def is_empty_log(folder: Path) -> bool:
-    """Whether ``log.csv`` has no epoch yet."""
-    with (folder / LOG).open("rb") as file:
-        return len(file.readlines(2)) < 2 and not file.readline()  # noqa: PLR2004
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that appears under its name, or takes the place of another, when it is whole.
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from training_runs import tiny_net, write_split
 
 from evalkit.data import open_data
 from evalkit.errors import InputError
-from evalkit.inference import predict
+from evalkit.inference.loop import predict
 from evalkit.training import fit
 from evalkit.training.job import prepare
 from evalkit.training.loader import TrainingBatches
@@ -262,6 +263,25 @@ def test_validation_in_between_leaves_the_layout_of_the_weights():
         net(torch.zeros(shape)).sum().backward()
 
         assert [parameter.stride() for parameter in net.parameters()] == before
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_the_first_step(data):
+    ready = job(data, Path("/proc/nowhere/run"))
+
+    with pytest.raises(InputError, match=r"^/proc/nowhere/run: expected a folder to write to, got"):
+        next(ready.epochs())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"label_smoothing": 2.0}, {"ema": 3.0}, {"mixup": -1.0}, {"schedule": "spiral"}]
+)
+def test_an_option_out_of_range_leaves_nothing_behind(data, tmp_path, wrong):
+    ready = job(data, tmp_path / "run", recipe=replace(SHORT, **wrong))
+
+    with pytest.raises(InputError):
+        next(ready.epochs())
+
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_prints_one_line_and_leaves_nothing(tmp_path):
