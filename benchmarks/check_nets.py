@@ -20,13 +20,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from painted import CLASSES, RIGHT, PaintedNet, painted, write_painted
 
-from evalkit.batches import Audit, batches
 from evalkit.checks.examine import Choices, examine
 from evalkit.checks.joined import joined_checks
 from evalkit.checks.sample import Ran
 from evalkit.data import open_data
-from evalkit.inference import predict
-from evalkit.sparse import of_pairs
+from evalkit.images.batches import Audit, batches
+from evalkit.inference.loop import predict
+from evalkit.scoring.sparse import of_pairs
 
 STEPS = 200
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from evalkit.checks.labels import find_order
-from evalkit.intervals import wilson
-from evalkit.sparse import of_pairs
+from evalkit.scoring.intervals import wilson
+from evalkit.scoring.sparse import of_pairs
 
 RUNS = 200
 SIZES = ((2, 50), (2, 1000), (3, 100), (10, 100), (10, 1000), (100, 1000))

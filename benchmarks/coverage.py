@@ -19,14 +19,14 @@ import numpy.typing as npt
 import pandas as pd
 from tabulate import tabulate
 
-from evalkit.averages import averages
-from evalkit.clusters import effective_counts
 from evalkit.comparison import compare
-from evalkit.intervals import effective_wilson
-from evalkit.method import Method
-from evalkit.resampling import Groups, resampled_intervals
-from evalkit.scores import per_class_scores
-from evalkit.sparse import of_cells, sparse_confusion
+from evalkit.scoring.averages import averages
+from evalkit.scoring.clusters import effective_counts
+from evalkit.scoring.intervals import effective_wilson
+from evalkit.scoring.method import Method
+from evalkit.scoring.resampling import Groups, resampled_intervals
+from evalkit.scoring.scores import per_class_scores
+from evalkit.scoring.sparse import of_cells, sparse_confusion
 
 PAGE = Path(__file__).parent.parent / "docs" / "statistics.md"
 START, END = "<!-- coverage -->", "<!-- end of coverage -->"

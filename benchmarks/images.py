@@ -31,9 +31,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from evalkit import predict
-from evalkit.batches import Audit, batches
 from evalkit.data import open_data
-from evalkit.decoding import EXACT, Decoding
+from evalkit.images.batches import Audit, batches
+from evalkit.images.decoding import EXACT, Decoding
 from evalkit.transforms import IMAGENET_MEAN, IMAGENET_STD, TransformSpec, evaluation
 
 PHOTOS = 1_000

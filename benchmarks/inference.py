@@ -36,9 +36,9 @@ from table import as_text
 from torch import nn
 
 from evalkit import evaluate
-from evalkit.batches import Audit, batches
 from evalkit.checkpoint import save_checkpoint
 from evalkit.data import Loaded, Source, open_data
+from evalkit.images.batches import Audit, batches
 from evalkit.transforms import IMAGENET_MEAN, IMAGENET_STD, evaluation
 
 HERE = Path(__file__).parent

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import sklearn.metrics
 from tabulate import tabulate
 
-from evalkit.averages import averages
-from evalkit.confusion import confusion_matrix
-from evalkit.resampling import resampled_intervals
-from evalkit.scores import overall_scores, per_class_scores
-from evalkit.sparse import SparseConfusion, of_frame, sparse_confusion
+from evalkit.scoring.averages import averages
+from evalkit.scoring.confusion import confusion_matrix
+from evalkit.scoring.resampling import resampled_intervals
+from evalkit.scoring.scores import overall_scores, per_class_scores
+from evalkit.scoring.sparse import SparseConfusion, of_frame, sparse_confusion
 
 SAMPLES = 10_000_000
 CLASSES = 1_000

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from evalkit.checkpoint.convert import convert_checkpoint
     from evalkit.checkpoint.inspection import inspect_checkpoint
     from evalkit.comparison import compare
-    from evalkit.confusion import confusion_matrix
     from evalkit.errors import InputError
     from evalkit.evaluation import Evaluation
-    from evalkit.inference import predict
+    from evalkit.inference.loop import predict
     from evalkit.run import evaluate
-    from evalkit.scores import accuracy, per_class_scores
+    from evalkit.scoring.confusion import confusion_matrix
+    from evalkit.scoring.scores import accuracy, per_class_scores
     from evalkit.training import seed_everything
 
 __all__ = [
@@ -51,15 +51,15 @@ _HOME = {
     "Evaluation": "evalkit.evaluation",
     "InputError": "evalkit.errors",
     "LoadReport": "evalkit.checkpoint",
-    "accuracy": "evalkit.scores",
+    "accuracy": "evalkit.scoring.scores",
     "compare": "evalkit.comparison",
-    "confusion_matrix": "evalkit.confusion",
+    "confusion_matrix": "evalkit.scoring.confusion",
     "convert_checkpoint": "evalkit.checkpoint.convert",
     "evaluate": "evalkit.run",
     "inspect_checkpoint": "evalkit.checkpoint.inspection",
     "load_checkpoint": "evalkit.checkpoint",
-    "per_class_scores": "evalkit.scores",
-    "predict": "evalkit.inference",
+    "per_class_scores": "evalkit.scoring.scores",
+    "predict": "evalkit.inference.loop",
     "save_checkpoint": "evalkit.checkpoint",
     "seed_everything": "evalkit.training",
     "training": "evalkit.training",  # the package itself

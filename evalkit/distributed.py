@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from evalkit.errors import InputError
-from evalkit.hardware import choose_device
+from evalkit.inference.hardware import choose_device
 
 T = TypeVar("T")
 # What torchrun says of how often it has started the processes.

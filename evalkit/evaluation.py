@@ -8,9 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.calibration import reliability
 from evalkit.errors import InputError
-from evalkit.method import USUAL
 from evalkit.predictions import arrange, read_batches
 from evalkit.report.headline import level_of
 from evalkit.report.html import as_html
@@ -19,19 +17,21 @@ from evalkit.report.plots import plots as draw_plots
 from evalkit.report.samples import Samples
 from evalkit.report.tables import write_tables
 from evalkit.report.text import as_html_table, one_line
-from evalkit.selective import coverage_risk, thresholds
-from evalkit.sparse import DENSE_CLASSES
-from evalkit.study import Study
+from evalkit.scoring.calibration import reliability
+from evalkit.scoring.method import USUAL
+from evalkit.scoring.selective import coverage_risk, thresholds
+from evalkit.scoring.sparse import DENSE_CLASSES
+from evalkit.scoring.study import Study
 from evalkit.summary import RECORDED_BY_THE_RUN
 from evalkit.wording import some
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evalkit.calibration import Cells
-    from evalkit.label_errors import LabelErrors
-    from evalkit.method import Method
-    from evalkit.sparse import SparseConfusion
+    from evalkit.scoring.calibration import Cells
+    from evalkit.scoring.label_errors import LabelErrors
+    from evalkit.scoring.method import Method
+    from evalkit.scoring.sparse import SparseConfusion
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,12 +46,13 @@ class Evaluation:
         summary: What ``summary.json`` holds: fractions in [0, 1], ``None`` for what is undefined
             or unknown, and for each of these the reason in ``not_available``.
         predictions: One row per sample, or nothing where they came from a table that exists.
-        slices: One row per slice, see `evalkit.slices.Slices.table`; nothing where none were
-            asked for.
+        slices: One row per slice, see `evalkit.scoring.slices.Slices.table`; nothing where none
+            were asked for.
         ranking: AUROC and average precision of every class against the others, see
-            `evalkit.ranking.ranking_table`; nothing without the probabilities of all classes.
-        confidences: Samples by confidence, see `evalkit.calibration.confidence_cells`; nothing
-            without the column.
+            `evalkit.scoring.ranking.ranking_table`; nothing without the probabilities of all
+            classes.
+        confidences: Samples by confidence, see `evalkit.scoring.calibration.confidence_cells`;
+            nothing without the column.
         label_errors: Samples whose label is suspected, by the probabilities of all classes;
             nothing without these.
         record: How the predictions were made, as it was given.
@@ -230,19 +231,19 @@ class Evaluation:
 
     @cached_property
     def reliability(self) -> pd.DataFrame | None:
-        """See `evalkit.calibration.reliability`; nothing without confidences."""
+        """See `evalkit.scoring.calibration.reliability`; nothing without confidences."""
         cells = self.confidences
         return None if cells is None else reliability(cells, level=level_of(self))
 
     @cached_property
     def coverage_risk(self) -> pd.DataFrame | None:
-        """See `evalkit.selective.coverage_risk`; nothing without confidences."""
+        """See `evalkit.scoring.selective.coverage_risk`; nothing without confidences."""
         cells = self.confidences
         return None if cells is None else coverage_risk(cells, level=level_of(self))
 
     @cached_property
     def thresholds(self) -> pd.DataFrame | None:
-        """See `evalkit.selective.thresholds`; nothing without confidences."""
+        """See `evalkit.scoring.selective.thresholds`; nothing without confidences."""
         return None if self.confidences is None else thresholds(self.confidences)
 
     @property

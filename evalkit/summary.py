@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalkit.averages import AVERAGED
-from evalkit.calibration import calibration_interval
 from evalkit.checks.joined import joined_checks
-from evalkit.clusters import FEW_GROUPS
-from evalkit.intervals import effective_wilson, simultaneous_level, wilson
-from evalkit.method import USUAL
-from evalkit.resampling import resampled_intervals
-from evalkit.scores import margins, overall_scores
-from evalkit.selective import area_under_risk
-from evalkit.sparse import SparseConfusion, as_sparse
+from evalkit.scoring.averages import AVERAGED
+from evalkit.scoring.calibration import calibration_interval
+from evalkit.scoring.clusters import FEW_GROUPS
+from evalkit.scoring.intervals import effective_wilson, simultaneous_level, wilson
+from evalkit.scoring.method import USUAL
+from evalkit.scoring.resampling import resampled_intervals
+from evalkit.scoring.scores import margins, overall_scores
+from evalkit.scoring.selective import area_under_risk
+from evalkit.scoring.sparse import SparseConfusion, as_sparse
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from evalkit.bootstrap import Resampled
-    from evalkit.method import Method
-    from evalkit.resampling import Groups
-    from evalkit.tally import Tally
+    from evalkit.scoring.bootstrap import Resampled
+    from evalkit.scoring.method import Method
+    from evalkit.scoring.resampling import Groups
+    from evalkit.scoring.tally import Tally
 
 TOP_K = 5
 FIGURES = (
@@ -81,7 +81,7 @@ def summarize(
         method: How scores are averaged, and how their intervals are made.
         effective: How many independent samples the accuracy is worth, where there are groups.
         groups: The samples of the cells by group, where there are any.
-        probable: What `evalkit.probabilities.Probabilities.scores` found.
+        probable: What `evalkit.scoring.probabilities.Probabilities.scores` found.
 
     Returns:
         Fractions in [0, 1], all values as JSON knows them; None for what is undefined or unknown,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalkit.errors import InputError
-from evalkit.geometry import cropped, resized
+from evalkit.images.geometry import cropped, resized
 from evalkit.models import import_torchvision
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ class TransformSpec:
     def pixels(self, image: Image | torch.Tensor) -> torch.Tensor:
         """Return what the model sees before normalisation, shape (C, H, W), uint8.
 
-        Pillow resizes its own images, torch resizes tensors, see `evalkit.geometry`.
+        Pillow resizes its own images, torch resizes tensors, see `evalkit.images.geometry`.
         """
-        from evalkit.images import to_mode
+        from evalkit.images.reading import to_mode
 
         if not isinstance(image, torch.Tensor):
             image = to_mode(image, self.mode)

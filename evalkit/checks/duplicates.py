@@ -17,7 +17,7 @@ from evalkit.checks.fingerprints import (
     fingerprints,
     look_alike,
 )
-from evalkit.images import UnreadableError
+from evalkit.images.reading import UnreadableError
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:

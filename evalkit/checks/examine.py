@@ -14,7 +14,7 @@ from evalkit.checks.finding import Check, skipped
 from evalkit.checks.labels import find_order
 from evalkit.checks.numerics import check_precision, check_repeatability
 from evalkit.checks.preprocessing import check_preparation
-from evalkit.sparse import of_pairs
+from evalkit.scoring.sparse import of_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from evalkit.images import UnreadableError
+from evalkit.images.reading import UnreadableError
 
 if TYPE_CHECKING:
     from evalkit.data.source import Source

@@ -10,7 +10,7 @@ from evalkit.checks.labels import check_label_order
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evalkit.sparse import SparseConfusion
+    from evalkit.scoring.sparse import SparseConfusion
 
 
 def joined_checks(

@@ -15,7 +15,7 @@ from evalkit.checks.orders import Integers, likely_orders
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
-    from evalkit.sparse import SparseConfusion
+    from evalkit.scoring.sparse import SparseConfusion
 
 LABEL_ORDER = "label-order"
 MOST_CLASSES = 2_000  # the assignment needs a square matrix: 32 MB
@@ -70,7 +70,7 @@ def check_label_order(cells: SparseConfusion) -> Check:
         cells: Counts of true and given classes.
 
     Example:
-        >>> from evalkit.sparse import of_pairs
+        >>> from evalkit.scoring.sparse import of_pairs
         >>> import pandas as pd
         >>> labels = np.arange(300) % 3
         >>> shifted = of_pairs(labels, (labels + 1) % 3, pd.Index(["a", "b", "c"]))
@@ -131,7 +131,7 @@ def _in_words(meaning: Integers) -> str:
 
 def _halves(cells: SparseConfusion) -> tuple[SparseConfusion, SparseConfusion]:
     """Divide the samples by chance; counts of a multinomial sample become two independent ones."""
-    from evalkit.sparse import SparseConfusion
+    from evalkit.scoring.sparse import SparseConfusion
 
     one = np.random.default_rng(SPLIT_SEED).binomial(cells.counts, 0.5)
     return tuple(  # type: ignore[return-value]

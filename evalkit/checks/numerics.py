@@ -9,7 +9,7 @@ import torch
 
 from evalkit.checks.finding import Check, skipped
 from evalkit.checks.sample import Ran, Read, ask, choose, given, read
-from evalkit.intervals import wilson
+from evalkit.scoring.intervals import wilson
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:

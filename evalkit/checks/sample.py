@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evalkit.hardware import choose_device, computing
-from evalkit.images import UnreadableError
-from evalkit.inference import evaluating
-from evalkit.outputs import scores_of
+from evalkit.images.reading import UnreadableError
+from evalkit.inference.hardware import choose_device, computing
+from evalkit.inference.loop import evaluating
+from evalkit.inference.outputs import scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,8 +40,8 @@ class Ran:
         positions: Of the evaluated samples in *source*, shape (N,).
         labels: Positions in *classes*, shape (N,).
         predictions: Positions in *classes*, shape (N,).
-        device: As for `evalkit.inference.predict`.
-        precision: As for `evalkit.inference.predict`.
+        device: As for `evalkit.inference.loop.predict`.
+        precision: As for `evalkit.inference.loop.predict`.
         batch_size: No larger batch is made of samples.
         workers: Threads that decode.
     """
@@ -113,7 +113,7 @@ def ask(
         ran: The run whose model is asked.
         inputs: Pixels, uint8, shape (B, C, H, W).
         prepare: From pixels to what the model sees, on its device.
-        precision: As for `evalkit.inference.predict`; None takes the run's.
+        precision: As for `evalkit.inference.loop.predict`; None takes the run's.
         altered: Changes the model for the time of the question.
     """
     where = choose_device(ran.device)

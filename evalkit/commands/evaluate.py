@@ -184,8 +184,8 @@ def evaluate(
     """
     options.require_torch()
     from evalkit import run
-    from evalkit.decoding import Decoding
     from evalkit.distributed import PATIENCE, introduced
+    from evalkit.images.decoding import Decoding
     from evalkit.predictions import read_classes
     from evalkit.report.tables import check_folder
     from evalkit.report.text import as_text

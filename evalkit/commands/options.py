@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from evalkit.data import Source
-    from evalkit.method import Method
+    from evalkit.scoring.method import Method
 
 
 class _BatchSize(click.ParamType):  # type: ignore[type-arg]  # it takes none before click 8.3
@@ -160,7 +160,7 @@ def comparison(command: Callable[..., None]) -> Callable[..., None]:
 
 def comparison_choices(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """What the options of `comparison` say, as `evalkit.comparison.compare` takes it."""
-    from evalkit.method import Method
+    from evalkit.scoring.method import Method
 
     choices = dict(chosen)
     method = Method(replicates=choices.pop("replicates"), seed=choices.pop("resampling_seed"))
@@ -180,7 +180,7 @@ def method(chosen: Mapping[str, Any]) -> tuple[Method, tuple[str, ...]]:
     Raises:
         InputError: Two options exclude each other.
     """
-    from evalkit.method import Method
+    from evalkit.scoring.method import Method
 
     choices = {name: value for name, value in chosen.items() if name != "group_by"}
     seed = choices.pop("resampling_seed")

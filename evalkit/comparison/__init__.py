@@ -20,7 +20,7 @@ from evalkit.comparison.join import Joined, join, model_names, read_run
 from evalkit.comparison.pair import Pair, compare_pair
 from evalkit.comparison.paired import cochran_q, holm
 from evalkit.errors import InputError
-from evalkit.method import USUAL, Method
+from evalkit.scoring.method import USUAL, Method
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evalkit.averages import averages
-from evalkit.bootstrap import Estimate, bca_interval, intervals_of, normal_interval
 from evalkit.comparison.paired import equivalence, holm, mcnemar, paired_difference
-from evalkit.method import USUAL
-from evalkit.resampling import (
+from evalkit.scoring.averages import averages
+from evalkit.scoring.bootstrap import Estimate, bca_interval, intervals_of, normal_interval
+from evalkit.scoring.method import USUAL
+from evalkit.scoring.resampling import (
     CELLS_TO_RESAMPLE,
     REPLICATES_FOR_BIAS,
     influence,
     scores_of_draws,
 )
-from evalkit.sparse import of_cells
+from evalkit.scoring.sparse import of_cells
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from evalkit.bootstrap import Resampled
     from evalkit.comparison.join import Joined
-    from evalkit.method import Method
+    from evalkit.scoring.bootstrap import Resampled
+    from evalkit.scoring.method import Method
 
 FLIPS = ("right to wrong", "wrong to right", "wrong to other wrong")
 CHUNK = 1 << 18

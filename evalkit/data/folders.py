@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.data.source import of_files
 from evalkit.errors import InputError
-from evalkit.images import EXTENSIONS, read_bytes
+from evalkit.images.reading import EXTENSIONS, read_bytes
 from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.data.source import RESERVED, Numbered, of_files
 from evalkit.errors import InputError
-from evalkit.images import UnreadableError, read_bytes
+from evalkit.images.reading import UnreadableError, read_bytes
 from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evalkit.images import decode_image
+from evalkit.images.reading import decode_image
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ class Loaded:
 
     image: Image | torch.Tensor
     label: str
-    oddities: tuple[str, ...] = ()  # see `evalkit.images.oddities_of`
+    oddities: tuple[str, ...] = ()  # see `evalkit.images.reading.oddities_of`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Source:
         paths: One per sample, for the table of predictions.
         classes: Names of the classes that the data knows, in its own order.
         load: From the position of a sample and the mode of images ("RGB" or "L") to the sample.
-            Raises `evalkit.images.UnreadableError`.
+            Raises `evalkit.images.reading.UnreadableError`.
         columns: What else the data say of their samples, one row each; or None.
         order_is_a_guess: Whether another program may number these classes in another order.
         labels: The class of every sample, where it is known before the sample is loaded.
@@ -73,7 +73,7 @@ def of_files(  # noqa: D417 - the others are the attributes of `Source`
 
     Args:
         encoded: From the position of a sample to its file. Raises
-            `evalkit.images.UnreadableError`.
+            `evalkit.images.reading.UnreadableError`.
     """
 
     def load(position: int, mode: str) -> Loaded:

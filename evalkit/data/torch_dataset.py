@@ -6,7 +6,7 @@ from typing import Any
 
 from evalkit.data.source import Loaded, Numbered, Source
 from evalkit.errors import InputError
-from evalkit.images import UnreadableError
+from evalkit.images.reading import UnreadableError
 from evalkit.wording import counted, some
 
 

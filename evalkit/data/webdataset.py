@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.data.source import of_files
 from evalkit.errors import InputError
-from evalkit.images import EXTENSIONS, UnreadableError
+from evalkit.images.reading import EXTENSIONS, UnreadableError
 from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:

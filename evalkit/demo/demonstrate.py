@@ -14,11 +14,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
-from evalkit.batches import Audit, batches
 from evalkit.data import open_data
 from evalkit.demo.digits import CLASSES, SPLITS, file_names, load_digits, write_images
 from evalkit.demo.net import DigitsNet, digits_net
 from evalkit.errors import InputError
+from evalkit.images.batches import Audit, batches
 from evalkit.report.tables import check_folder
 from evalkit.run import evaluate
 from evalkit.training import fit, seed_everything

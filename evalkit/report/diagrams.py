@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalkit.calibration import reliability
+from evalkit.scoring.calibration import reliability
 
 if TYPE_CHECKING:
-    from evalkit.calibration import Cells
     from evalkit.report.headline import Figure
+    from evalkit.scoring.calibration import Cells
 
 DIGITS = 4
 HISTOGRAM_BINS = 32  # a power of two, as the cells they are made of
@@ -20,14 +20,14 @@ def diagrams(cells: Cells | None, *, level: float, ece: Figure | None = None) ->
     """Reliability diagram and histogram of confidence.
 
     Args:
-        cells: See `evalkit.calibration.confidence_cells`; None where the confidence is not known
-            of every sample.
+        cells: See `evalkit.scoring.calibration.confidence_cells`; None where the confidence is
+            not known of every sample.
         level: Nominal coverage of the intervals.
         ece: The expected calibration error, which the diagram explains.
 
     Returns:
-        ``reliability``, one entry per bin of `evalkit.calibration.reliability`, bins of equally
-        many samples; ``histogram`` of 32 bins of equal width, of right and of wrong answers;
+        ``reliability``, one entry per bin of `evalkit.scoring.calibration.reliability`, bins of
+        equally many samples; ``histogram`` of 32 bins of equal width, right and wrong answers;
         ``ece`` with ``value``, ``low`` and ``high``. None for each that is not known.
     """
     if cells is None:

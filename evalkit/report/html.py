@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from evalkit.evaluation import Evaluation
-    from evalkit.label_errors import LabelErrors
+    from evalkit.scoring.label_errors import LabelErrors
 
 SCRIPTS = ("base.js", "matrix.js", "tables.js", "charts.js", "report.js")
 LISTED_FILES = 500

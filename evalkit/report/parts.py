@@ -33,7 +33,7 @@ def slice_rows(slices: pd.DataFrame | None, *, most: int = MOST) -> tuple[list[S
     """The first rows of a table of slices, and how many there are beyond.
 
     Args:
-        slices: See `evalkit.slices.Slices.table`; None where nobody asked for slices.
+        slices: See `evalkit.scoring.slices.Slices.table`; None where nobody asked for slices.
         most: How many rows.
     """
     if slices is None:

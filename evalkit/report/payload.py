@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalkit.intervals import CONFIDENCE_LEVEL
 from evalkit.report.confused import most_confused
 from evalkit.report.diagrams import DIGITS, diagrams
 from evalkit.report.order import MOST_CLASSES, similarity_order
 from evalkit.report.shown import restricted, shown_classes
 from evalkit.report.suspects import found_again, label_suspects
+from evalkit.scoring.intervals import CONFIDENCE_LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from evalkit.label_errors import LabelErrors
     from evalkit.report.headline import Figure
     from evalkit.report.samples import Samples
-    from evalkit.sparse import SparseConfusion
+    from evalkit.scoring.label_errors import LabelErrors
+    from evalkit.scoring.sparse import SparseConfusion
 
 MOST_CELLS = 400_000  # 3.2 MB; the smallest beyond are left out, and the page says so
 MOST_SAMPLES = 40_000

@@ -11,7 +11,7 @@ import numpy as np
 from evalkit.errors import InputError
 from evalkit.report.diagrams import diagrams
 from evalkit.report.headline import calibration_error, level_of
-from evalkit.sparse import DENSE_CLASSES
+from evalkit.scoring.sparse import DENSE_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evalkit.calibration import CELLS, confidence_cells
+from evalkit.scoring.calibration import CELLS, confidence_cells
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,8 +25,8 @@ class Samples:
     Of mistakes these are the most confident ones, of right answers the least confident.
 
     Attributes:
-        cells: Counts by confidence, see `evalkit.calibration.confidence_cells`; None where the
-            table has no confidence, or one that is not a probability.
+        cells: Counts by confidence, see `evalkit.scoring.calibration.confidence_cells`; None where
+            the table has no confidence, or one that is not a probability.
 
     Example:
         >>> samples = Samples()

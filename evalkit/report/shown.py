@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evalkit.sparse import DENSE_CLASSES, SparseConfusion
+from evalkit.scoring.sparse import DENSE_CLASSES, SparseConfusion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,8 +33,8 @@ def shown_classes(
         by the upper end of F1's interval, half of what is left, then those with the most mistakes.
 
     Example:
-        >>> from evalkit.scores import per_class_scores
-        >>> from evalkit.sparse import sparse_confusion
+        >>> from evalkit.scoring.scores import per_class_scores
+        >>> from evalkit.scoring.sparse import sparse_confusion
         >>> counts = sparse_confusion([0, 1, 20_000], [0, 2, 20_000], 20_001)
         >>> shown_classes(counts, per_class_scores(counts), first=[20_000])[[0, 1, 2, -1]].tolist()
         [0, 1, 2, 20000]
@@ -55,7 +55,7 @@ def restricted(cells: SparseConfusion, positions: npt.NDArray[np.int64]) -> Spar
     """The cells of some classes alone, given by their ascending positions.
 
     Example:
-        >>> from evalkit.sparse import sparse_confusion
+        >>> from evalkit.scoring.sparse import sparse_confusion
         >>> counts = sparse_confusion(["a", "b", "c"], ["a", "c", "c"], ["a", "b", "c"])
         >>> restricted(counts, np.array([1, 2])).to_long().to_numpy().tolist()
         [['b', 'c', 1], ['c', 'c', 1]]

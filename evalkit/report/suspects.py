@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from evalkit.label_errors import LabelErrors
+    from evalkit.scoring.label_errors import LabelErrors
 
 
 def label_suspects(rows: pd.DataFrame, self_confidence: Mapping[str, float]) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def found_again(rows: pd.DataFrame, label_errors: LabelErrors) -> pd.DataFrame:
 
     Example:
         >>> import pandas as pd
-        >>> from evalkit.label_errors import LabelErrors
+        >>> from evalkit.scoring.label_errors import LabelErrors
         >>> rows = pd.DataFrame({"row": [3, 5, 8]})
         >>> found = LabelErrors(rows=np.array([8, 4, 3]), method="by hand")
         >>> found_again(rows, found)["row"].tolist()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from evalkit.errors import InputError
 from evalkit.predictions import write_parquet
 from evalkit.report.ownership import refuse_strangers
-from evalkit.sparse import SparseConfusion
+from evalkit.scoring.sparse import SparseConfusion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

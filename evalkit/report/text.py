@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from evalkit.evaluation import Evaluation
-    from evalkit.sparse import SparseConfusion
+    from evalkit.scoring.sparse import SparseConfusion
 
 WIDTH = 100
 ALL_CLASSES_UP_TO = 20  # more of them do not fit a screen: then only the worst

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
-from evalkit.images import DAMAGE, to_mode
+from evalkit.images.reading import DAMAGE, to_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from evalkit.forward import Forward, find_batch_size
-from evalkit.hardware import choose_device, computing, free_cached_memory
-from evalkit.images import UnreadableError
-from evalkit.inference import evaluating
+from evalkit.images.reading import UnreadableError
+from evalkit.inference.forward import Forward, find_batch_size
+from evalkit.inference.hardware import choose_device, computing, free_cached_memory
+from evalkit.inference.loop import evaluating
 
 if TYPE_CHECKING:
     from evalkit.run.plan import Plan

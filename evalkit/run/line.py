@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
-from evalkit.batches import Audit
-from evalkit.decoding import Decoding
 from evalkit.distributed import ALONE, Processes, processes
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
-from evalkit.inference import progress
-from evalkit.method import USUAL
+from evalkit.images.batches import Audit
+from evalkit.images.decoding import Decoding
+from evalkit.inference.loop import progress
 from evalkit.predictions import arrange
 from evalkit.report.tables import OF_ANY_EVALUATION, check_folder
 from evalkit.run.batch_size import choose_batch_size
@@ -30,6 +29,7 @@ from evalkit.run.record import Pace, record
 from evalkit.run.table import parquet
 from evalkit.run.unfinished import NAME, Unfinished, batch_size_of, begun, refuse_leftovers, writing
 from evalkit.run.work import Worked, in_background, make_shards
+from evalkit.scoring.method import USUAL
 from evalkit.wording import some
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.data import Source
-    from evalkit.method import Method
+    from evalkit.scoring.method import Method
     from evalkit.transforms import TransformSpec
 
 LISTED_UNREADABLE = 20
@@ -101,7 +101,7 @@ def evaluate(
             read; there is never a substitute.
         on_unknown_class: "fail", or "skip" to set the samples of classes aside that the model does
             not know; they are counted.
-        decode: "cpu", or "gpu" to decode JPEG files there, see `evalkit.decoding.Decoding`.
+        decode: "cpu", or "gpu" to decode JPEG files there, see `evalkit.images.decoding.Decoding`.
         fast_decode: Decode large JPEG files at reduced size; what that changes is measured.
         checks: Images to run again in other ways, to look for silent errors, see docs/checks.md; 0
             for none. None takes 16 mistakes of the run, and 256 images for what mends these.

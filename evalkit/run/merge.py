@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from evalkit.batches import Audit
 from evalkit.errors import InputError
-from evalkit.outputs import Integers, Rows
+from evalkit.images.batches import Audit
+from evalkit.inference.outputs import Integers, Rows
 from evalkit.report.samples import Samples
 from evalkit.run.shard import Shard, join
-from evalkit.study import Study
+from evalkit.scoring.study import Study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evalkit.method import Method
     from evalkit.run.cut import Cut
     from evalkit.run.plan import Plan
+    from evalkit.scoring.method import Method
 
 TOGETHER = 16_384  # samples in one part of the table, and in one row group of its file
 MOST_EXAMINED = 100_000  # samples that are held for the checks: more tell them nothing new

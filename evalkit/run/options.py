@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.decoding import EXACT, Decoding
 from evalkit.errors import InputError
-from evalkit.method import USUAL, Method
+from evalkit.images.decoding import EXACT, Decoding
+from evalkit.scoring.method import USUAL, Method
 
 if TYPE_CHECKING:
     from torch import nn

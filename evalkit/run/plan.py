@@ -14,10 +14,10 @@ from evalkit.checkpoint.report import LoadReport, found_classes
 from evalkit.checks.examine import Choices
 from evalkit.classes import join
 from evalkit.data import Source, open_data
-from evalkit.decoding import EXACT, Decoder, Decoding
 from evalkit.errors import InputError
-from evalkit.hardware import choose_device
-from evalkit.inference import Computation
+from evalkit.images.decoding import EXACT, Decoder, Decoding
+from evalkit.inference.hardware import choose_device
+from evalkit.inference.loop import Computation
 from evalkit.run.options import AUTO
 from evalkit.transforms import TransformSpec, evaluation, preset_of
 

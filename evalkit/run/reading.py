@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalkit.batches import Audit, batches
-from evalkit.decoding import EXACT, Decoder
-from evalkit.images import WORTH_A_WARNING
-from evalkit.inference import run_over
+from evalkit.images.batches import Audit, batches
+from evalkit.images.decoding import EXACT, Decoder
+from evalkit.images.reading import WORTH_A_WARNING
+from evalkit.inference.loop import run_over
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from evalkit.decoding import Decoding
-    from evalkit.outputs import Rows
+    from evalkit.images.decoding import Decoding
+    from evalkit.inference.outputs import Rows
     from evalkit.run.plan import Plan
 
 SAMPLE = 512  # images that fast decoding is compared on: a flip in 100 is seen with certainty

@@ -10,9 +10,9 @@ import numpy as np
 
 from evalkit.checks.finding import warnings_of
 from evalkit.checks.of_run import checks_of_run
-from evalkit.hardware import choose_device, environment
+from evalkit.inference.hardware import choose_device, environment
 from evalkit.run.reading import about_reading, reading
-from evalkit.scores import margins
+from evalkit.scoring.scores import margins
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Pace:
         samples: How many were scored by all processes.
         seconds: How long the slowest of them took.
         processes: How many there were.
-        flags: What decides how exact the results are, see `evalkit.hardware.computing`.
+        flags: What decides how exact the results are, see `evalkit.inference.hardware.computing`.
     """
 
     samples: int

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evalkit.batches import Audit
 from evalkit.errors import InputError
-from evalkit.outputs import Integers, Rows
+from evalkit.images.batches import Audit
+from evalkit.inference.outputs import Integers, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evalkit.batches import Audit, batches
-from evalkit.inference import run_over
-from evalkit.outputs import Rows
+from evalkit.images.batches import Audit, batches
+from evalkit.inference.loop import run_over
+from evalkit.inference.outputs import Rows
 from evalkit.run.shard import Shard
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Worked:
 
     Attributes:
         samples: How many were scored.
-        flags: What decides how exact the results are, see `evalkit.hardware.computing`.
+        flags: What decides how exact the results are, see `evalkit.inference.hardware.computing`.
         lost: What was noticed after the first unreadable image of a run that must not have any:
             nothing is scored from there on, only looked at.
     """
@@ -75,7 +75,7 @@ def make_shards(
         advance: Called with how many samples have been looked at, as they are.
 
     Raises:
-        InputError: The model fails, see `evalkit.inference.run_over`.
+        InputError: The model fails, see `evalkit.inference.loop.run_over`.
     """
     worked = Worked()
     under_way: deque[_Batch] = deque()

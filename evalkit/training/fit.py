@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from evalkit.distributed import gathered, is_running, rank
 from evalkit.errors import InputError
-from evalkit.hardware import HALF, choose_device
-from evalkit.outputs import scores_of
+from evalkit.inference.hardware import HALF, choose_device
+from evalkit.inference.outputs import scores_of
 from evalkit.training.faults import (
     LossWatch,
     memory_explained,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from torch.optim.swa_utils import AveragedModel
 
-    from evalkit.inference import Inputs
+    from evalkit.inference.loop import Inputs
     from evalkit.training.checkpoints import Checkpoints
     from evalkit.training.early_stopping import EarlyStopping
     from evalkit.training.loader import Part, Step
@@ -110,7 +110,7 @@ def fit(
         optimizer: Over the parameters of *model*.
         epochs: How many.
         schedule: Changes the learning rate after every step.
-        device: See `evalkit.hardware.choose_device`.
+        device: See `evalkit.inference.hardware.choose_device`.
         precision: "fp32", "tf32" (CUDA), or by automatic casting "bf16" or "fp16", the latter with
             a scaled loss.
         loss: From logits and labels to their mean. None takes the cross entropy.

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from evalkit.distributed import ranks
 from evalkit.errors import InputError
-from evalkit.images import UnreadableError
+from evalkit.images.reading import UnreadableError
 from evalkit.training.classes import require_known_classes
 from evalkit.training.order import Key, Order
 from evalkit.training.readable import about_unreadable, find_unreadable

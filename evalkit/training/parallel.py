@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from evalkit.distributed import is_running, rank, ranks
 from evalkit.errors import InputError
-from evalkit.hardware import HALF, computing
+from evalkit.inference.hardware import HALF, computing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

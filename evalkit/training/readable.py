@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evalkit.batches import Unreadable
 from evalkit.distributed import gathered, rank
 from evalkit.errors import InputError
-from evalkit.images import UnreadableError
+from evalkit.images.batches import Unreadable
+from evalkit.images.reading import UnreadableError
 from evalkit.training.splits import Split, subset
 from evalkit.wording import counted, some
 
@@ -29,7 +29,7 @@ def find_unreadable(source: Source, positions: Sequence[int], mode: str) -> list
     Args:
         source: The samples.
         positions: Which of them.
-        mode: "RGB" or "L", as `evalkit.images.to_mode`.
+        mode: "RGB" or "L", as `evalkit.images.reading.to_mode`.
     """
 
     def reason(position: int) -> str:
@@ -68,7 +68,7 @@ def without_unreadable(
 
     Args:
         split: The samples.
-        mode: "RGB" or "L", as `evalkit.images.to_mode`.
+        mode: "RGB" or "L", as `evalkit.images.reading.to_mode`.
         kept: A checkpoint to go on from, whose training left out the same.
         skip: Whether to look for them; under torchrun rank 0 does it for all.
 

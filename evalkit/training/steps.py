@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from evalkit.errors import InputError
-from evalkit.hardware import PRECISIONS
+from evalkit.inference.hardware import PRECISIONS
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -17,7 +17,7 @@ def grad_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
     """Make the scaler of the loss that a precision needs: for fp16 it scales, else it does nothing.
 
     Args:
-        precision: "fp32", "tf32", "bf16" or "fp16"; see `evalkit.hardware.computing`.
+        precision: "fp32", "tf32", "bf16" or "fp16"; see `evalkit.inference.hardware.computing`.
         device: Where the model is.
 
     Example:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evalkit.averages import averages
-from evalkit.batches import Audit, batches
 from evalkit.distributed import gathered
 from evalkit.errors import InputError
-from evalkit.inference import predict
+from evalkit.images.batches import Audit, batches
+from evalkit.inference.loop import predict
+from evalkit.scoring.averages import averages
 from evalkit.training.readable import about_unreadable, find_unreadable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evalkit.data import Source
-    from evalkit.inference import Inputs
+    from evalkit.inference.loop import Inputs
     from evalkit.transforms import TransformSpec
 
 

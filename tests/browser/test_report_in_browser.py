@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from evalkit.evaluation import Evaluation
-from evalkit.method import Method
+from evalkit.scoring.method import Method
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

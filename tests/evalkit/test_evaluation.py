@@ -9,8 +9,8 @@ import pytest
 
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
-from evalkit.method import Method
 from evalkit.predictions import COLUMNS
+from evalkit.scoring.method import Method
 
 CLASSES = ["ant", "bee", "cat"]
 FILES = [

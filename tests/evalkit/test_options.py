@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from evalkit.averages import AVERAGE_RULES
 from evalkit.cli import cli
 from evalkit.commands import options
 from evalkit.errors import InputError
-from evalkit.method import REPLICATES, USUAL
+from evalkit.scoring.averages import AVERAGE_RULES
+from evalkit.scoring.method import REPLICATES, USUAL
 
 
 @pytest.fixture

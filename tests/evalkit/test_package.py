@@ -78,9 +78,8 @@ def test_report_works_without_torch(tmp_path):
 def test_tables_and_numbers_load_no_torch_where_it_is_installed():
     loaded = python("""
         import sys
-        import evalkit.calibration, evalkit.confusion, evalkit.evaluation, evalkit.intervals
-        import evalkit.predictions, evalkit.report.tables, evalkit.report.text, evalkit.scores
-        import evalkit.tally
+        import evalkit.evaluation, evalkit.predictions, evalkit.report.tables, evalkit.report.text
+        from evalkit.scoring import calibration, confusion, intervals, scores, tally
         print("torch" in sys.modules)
     """)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from evalkit.errors import InputError
-from evalkit.hardware import computing
+from evalkit.inference.hardware import computing
 from evalkit.training import apply_gradients, grad_scaler
 
 CPU = torch.device("cpu")

@@ -1,0 +1,1 @@
+"""The batched loop: a model and batches -> what the model says of every sample."""

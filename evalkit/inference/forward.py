@@ -1,0 +1,175 @@
+"""One batch through a model: laid out as the device likes it, split where memory does not do."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from evalkit.errors import InputError
+from evalkit.inference.hardware import free_cached_memory, is_out_of_memory, pays_channels_last
+from evalkit.inference.outputs import per_sample, scores_of
+
+Packed = tuple[torch.Tensor, ...]
+IMAGES = 4  # dimensions of a batch of them
+
+
+@dataclass(kw_only=True)
+class Forward:
+    """Runs a model on batches, and remembers how many samples fit into memory.
+
+    Attributes:
+        model: In evaluation mode, on the device of the batches.
+        classes: Names of its outputs, or None.
+        prepare: From a batch as it was read to what the model sees, or None.
+        with_scores: Whether the scores of all classes are kept.
+        channels_last: Whether model and images have their channels innermost.
+        padded: Whether short batches are filled up to the length of the first one, so that a
+            compiled model sees one shape; what fills them is cut off again.
+        most: How many samples fit, once more did not.
+    """
+
+    model: Callable[[torch.Tensor], object]
+    classes: Sequence[str] | None = None
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None = None
+    with_scores: bool = False
+    channels_last: bool = False
+    padded: bool = False
+    most: int | None = None
+    _full: int = 0  # samples in the longest batch so far
+
+    @classmethod
+    @contextmanager
+    def on(
+        cls,
+        device: torch.device,
+        model: nn.Module,
+        *,
+        classes: Sequence[str] | None,
+        prepare: Callable[[torch.Tensor], torch.Tensor] | None,
+        compiled: bool,
+        with_scores: bool,
+    ) -> Iterator[Forward]:
+        """Lay a model out for a device, compiled on request, and as before afterwards."""
+        channels_last = pays_channels_last(model, device)
+        tensors = (*model.parameters(), *model.buffers())
+        before = [tensor for tensor in tensors if channels_last and tensor.is_contiguous()]
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        try:
+            yield cls(
+                model=torch.compile(model, dynamic=False) if compiled else model,
+                classes=classes,
+                prepare=prepare,
+                with_scores=with_scores,
+                channels_last=channels_last,
+                padded=compiled,
+            )
+        finally:
+            for tensor in before:
+                tensor.data = tensor.data.contiguous()
+
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> Packed:
+        """Return what is kept of a batch, see `evalkit.inference.outputs.per_sample`.
+
+        A batch that does not fit into memory is halved until its parts do; later batches are cut
+        to that size at once. Parts are put together in order, each sample once.
+
+        Raises:
+            InputError: Not even one sample fits, or the model fails otherwise.
+        """
+        self._full = max(self._full, len(inputs))
+        waiting = deque([(inputs, labels)])
+        parts: list[Packed] = []
+        while waiting:
+            some_inputs, some_labels = waiting.popleft()
+            if self.most is not None and len(some_inputs) > self.most:
+                pieces = [torch.split(one, self.most) for one in (some_inputs, some_labels)]
+                waiting.extendleft(reversed(list(zip(*pieces, strict=True))))
+                continue
+            packed = self._attempt(some_inputs, some_labels)
+            if packed is None:
+                self._make_smaller(some_inputs)
+                waiting.appendleft((some_inputs, some_labels))
+            else:
+                parts.append(packed)
+        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def _make_smaller(self, inputs: torch.Tensor) -> None:
+        if len(inputs) == 1:
+            raise InputError(
+                f"a sample of shape {tuple(inputs.shape[1:])} must fit into the memory of "
+                f"{inputs.device}, got a model that needs more for one alone: free memory there, "
+                "or take another device"
+            )
+        self.most = (len(inputs) + 1) // 2
+        free_cached_memory(inputs.device)
+
+    def _attempt(self, inputs: torch.Tensor, labels: torch.Tensor) -> Packed | None:
+        """Return what is kept of a batch, or None where memory did not do."""
+        try:
+            seen = self._as_seen(inputs)
+            scores = scores_of(self.model(seen), rows=len(seen), classes=self.classes)
+            return per_sample(scores[: len(inputs)], labels, with_scores=self.with_scores)
+        except InputError:
+            raise
+        except (RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                return None  # what it held goes with the error, before another attempt
+            raise InputError(self._complaint(inputs, error)) from error
+
+    def _as_seen(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.channels_last and inputs.ndim == IMAGES:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if self.padded:
+            length = min(self._full, self.most or self._full)
+            missing = length - len(inputs)
+            if missing > 0:
+                filling = inputs[-1:].expand(missing, *inputs.shape[1:])
+                inputs = torch.cat([inputs, filling])
+        return inputs if self.prepare is None else self.prepare(inputs)
+
+    def _complaint(self, inputs: torch.Tensor, error: Exception) -> str:
+        reason = " ".join(str(error).split())
+        kind = type(error).__name__
+        if self.padded and _is_of_the_compiler(error):
+            return f"model must compile to run compiled, got {kind}: {reason}: leave compile out"
+        model: Any = self.model
+        name = type(getattr(model, "_orig_mod", model)).__name__
+        return (
+            f"model must accept inputs of shape {tuple(inputs.shape)}, got {kind} from {name}: "
+            f"{reason}"
+        )
+
+
+def _is_of_the_compiler(error: Exception) -> bool:
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def find_batch_size(
+    forward: Forward, sample: torch.Tensor, label: torch.Tensor, *, largest: int
+) -> int:
+    """Return how many samples to take at once, by trying ever more until memory does not do.
+
+    Args:
+        forward: Runs them.
+        sample: One, shape (1, …), on the device.
+        label: Its label, shape (1,).
+        largest: No more than so many.
+
+    Raises:
+        InputError: Not even one fits, or the model fails otherwise.
+    """
+    size = 1
+    while size < largest:
+        larger = min(2 * size, largest)
+        forward(sample.expand(larger, *sample.shape[1:]), label.expand(larger))
+        if forward.most is not None:
+            return forward.most
+        size = larger
+    return size

@@ -1,0 +1,1 @@
+"""Numbers from counts: scores, their averages and intervals; nothing here imports torch."""

@@ -1,0 +1,433 @@
+import os
+import sys
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from image_files import CLASSES, coloured, write_folders
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+
+from evalkit.data import Loaded, Source, open_data
+from evalkit.data.torch_dataset import torch_dataset
+from evalkit.errors import InputError
+from evalkit.images.batches import Audit, Unreadable, batches
+from evalkit.transforms import evaluation
+from evalkit.wording import natural_order
+
+TRANSFORM = evaluation(resize=None, crop=8)
+
+
+def message_of(data):
+    with pytest.raises(InputError) as error:
+        open_data(data)
+    return str(error.value)
+
+
+def read_all(source, transform=TRANSFORM, batch_size=4, workers=2, audit=None):
+    outputs = {name: position for position, name in enumerate(source.classes)}
+    return list(
+        batches(
+            source,
+            transform,
+            outputs,
+            batch_size=batch_size,
+            workers=workers,
+            audit=audit or Audit(),
+        )
+    )
+
+
+def test_order_of_files_and_classes_is_torchvisions(tmp_path):
+    root = write_folders(tmp_path / "data", {"b": 0, "B": 0, "10": 0, "9": 0, "a": 0})
+    for place in ("10/2.png", "9/1.jpg", "a/x/deep.PNG", "a/b.jpeg", "a/a.webp", "B/z.bmp"):
+        (root / place).parent.mkdir(exist_ok=True)
+        coloured("red", 1).save(root / place)
+
+    source = open_data(root)
+
+    expected = ImageFolder(str(root), allow_empty=True)
+    assert list(source.classes) == expected.classes
+    assert [str(root / path) for path in source.paths] == [
+        path for path, _label in expected.samples
+    ]
+
+
+def test_hidden_folders_and_files_are_not_looked_at(tmp_path):
+    root = write_folders(tmp_path / "data", {"red": 1, ".cache": 0})
+    (root / "red" / "._0.png").write_bytes(b"resource fork")
+    (root / "red" / ".thumbnails").mkdir()
+    coloured("red", 1).save(root / "red" / ".thumbnails" / "0.png")
+    (root / "red" / "notes.txt").write_text("x")
+
+    source = open_data(root)
+
+    assert source.classes == ("red",)
+    assert source.paths == ("red/0.png",)
+
+
+def test_empty_class_is_kept(tmp_path):
+    source = open_data(write_folders(tmp_path / "data", {"blue": 1, "green": 0, "red": 1}))
+
+    assert source.classes == CLASSES
+    assert len(source) == 2
+
+
+def test_numbers_as_names_are_known_to_have_two_orders(tmp_path):
+    few = write_folders(tmp_path / "few", {"1": 1, "2": 1, "9": 1})
+    many = write_folders(tmp_path / "many", {"1": 1, "2": 1, "10": 1})
+
+    assert not open_data(few).order_is_a_guess
+    assert open_data(many).classes == ("1", "10", "2")
+    assert open_data(many).order_is_a_guess
+    assert natural_order(open_data(many).classes) == ["1", "2", "10"]
+
+
+def test_manifest_with_columns_of_its_own(tmp_path):
+    write_folders(tmp_path / "images", {"red": 2})
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(
+        "site,label,path,age\nnorth,NA,images/red/0.png,31\nsouth,007,images/red/1.png,32\n"
+    )
+
+    source = open_data(manifest)
+
+    assert source.classes == ("007", "NA")
+    assert source.paths == ("images/red/0.png", "images/red/1.png")
+    pd.testing.assert_frame_equal(
+        source.columns[["site", "age"]],
+        pd.DataFrame({"site": ["north", "south"], "age": [31, 32]}),
+        check_dtype=False,
+    )
+    (batch,) = read_all(source)
+    assert batch.labels.tolist() == [1, 0]
+
+
+def test_manifest_in_parquet_with_numbers_as_classes(tmp_path):
+    write_folders(tmp_path / "images", {"red": 3})
+    manifest = tmp_path / "list.parquet"
+    paths = [f"images/red/{number}.png" for number in range(3)]
+    pd.DataFrame({"path": paths, "label": [10, 9, 1]}).to_parquet(manifest)
+
+    assert open_data(manifest).classes == ("1", "9", "10")
+
+
+def test_manifests_that_cannot_be_used(tmp_path):
+    path = tmp_path / "list.csv"
+
+    path.write_text("file,label\na.png,cat\n")
+    assert message_of(path) == (
+        f"manifest must have the columns path and label, got {path} without path: it has "
+        "file, label"
+    )
+    path.write_text("path,label\n")
+    assert message_of(path) == f"manifest must have at least one row, got {path} with none"
+    path.write_text("path,label\na.png,cat\nb.png,\n")
+    assert message_of(path) == (
+        f"manifest must have a path and a label in every row, got {path} without in 1 row, the "
+        "first of them row 2"
+    )
+    path.write_text("path,label,confidence\na.png,cat,1\n")
+    assert message_of(path) == (
+        "manifest must leave the names index, prediction, confidence, label_probability, loss, "
+        f"top5 to the predictions, got {path} with confidence: rename these columns"
+    )
+    path.write_text("")
+    assert message_of(path) == (
+        f"manifest must be a CSV file, got {path}: No columns to parse from file"
+    )
+    path = tmp_path / "list.parquet"
+    path.write_text("path,label\n")
+    assert message_of(path).startswith(f"manifest must be a Parquet file, got {path}: ")
+
+
+def test_places_that_hold_no_data(tmp_path):
+    expected = (
+        "data must be a folder of class folders, a manifest (.csv or .parquet), WebDataset tars, "
+        "huggingface:PATH or package.module:function, got "
+    )
+    missing = tmp_path / "missing"
+    assert message_of(missing) == f"{expected}{missing}: a path where there is nothing"
+
+    text = tmp_path / "notes.txt"
+    text.write_text("x")
+    assert message_of(text) == f"{expected}{text}: a file of another kind"
+
+
+def test_folders_that_hold_no_classes(tmp_path):
+    expected = f"data must be a folder with one folder per class, got {tmp_path}"
+    advice = "put the images of each class into a folder of its name, or list them in a manifest"
+    assert message_of(tmp_path) == f"{expected} with nothing in it"
+
+    (tmp_path / "notes.txt").touch()
+    assert message_of(tmp_path) == f"{expected} with no folder in it: {advice}"
+
+    coloured("red", 1).save(tmp_path / "a.png")
+    assert message_of(tmp_path) == f"{expected} with 1 image and no folder in it: {advice}"
+
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    assert message_of(tmp_path) == (
+        f"data must have images in its class folders, got {tmp_path} with none in 2 folders: "
+        "known are .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp"
+    )
+
+
+def test_folders_inside_of_classes_that_could_be_classes_themselves_are_refused(tmp_path):
+    """Programs that take the innermost folder for the class would merge or swap them."""
+    advice = "rename it, or list the images in a manifest"
+    for first, second in (("x", "y"), ("x", "z")):
+        data = tmp_path / f"data-{first}{second}"
+        (data / "pets").mkdir(parents=True)
+        (data / "wild").mkdir()
+        write_folders(data / "pets" / first, {"cat": 1})
+        write_folders(data / "wild" / second, {"cat": 1, "lion": 1})
+        assert message_of(data) == (
+            "data must have folders inside of class folders that cannot be taken for classes, got "
+            f"'cat' in the classes pets, wild of {data}: {advice}"
+        )
+
+    data = write_folders(tmp_path / "nested", {"cat": 1, "dog": 1})
+    write_folders(data / "cat", {"dog": 1})
+    assert message_of(data) == (
+        "data must have folders inside of class folders that cannot be taken for classes, got "
+        f"'dog' in the classes cat, dog of {data}: {advice}"
+    )
+
+
+def test_classes_that_are_divided_alike_are_clear(tmp_path):
+    """As in Tiny ImageNet: every class has one folder called images."""
+    for name in ("cat", "dog"):
+        write_folders(tmp_path / name, {"images": 2})
+
+    assert open_data(tmp_path).classes == ("cat", "dog")
+    assert len(open_data(tmp_path)) == 4
+
+
+def test_a_folder_in_one_class_alone_is_clear(tmp_path):
+    write_folders(tmp_path, {"cat": 1, "dog": 1})
+    write_folders(tmp_path / "cat", {"kittens": 1})
+
+    assert list(open_data(tmp_path).labels) == ["cat", "cat", "dog"]
+
+
+def test_a_data_set_of_ten_million_has_names_without_memory_for_them():
+    class Huge(Patches):
+        def __len__(self):
+            return 10_000_000
+
+    source = torch_dataset("mine:test_set", Huge())
+
+    assert len(source.paths) == 10_000_000
+    assert source.paths[9_999_999] == "mine:test_set[9999999]"
+    assert sys.getsizeof(source.paths) < 1000
+
+
+def test_a_folder_of_splits_is_not_a_folder_of_classes(tmp_path):
+    for name in ("train", "val"):
+        write_folders(tmp_path / name, {"red": 1})
+
+    assert message_of(tmp_path) == (
+        f"data must be a folder with one folder per class, got {tmp_path} with the splits train, "
+        f"val: give one of them, such as {tmp_path / 'val'}"
+    )
+
+
+class Patches(Dataset):
+    classes = ["dark", "light"]  # noqa: RUF012 - as torchvision's data sets have them
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, position):
+        if position == 1:
+            raise OSError("disk on fire")
+        return torch.full((3, 9, 9), 200 * (position // 2), dtype=torch.uint8), position // 2
+
+
+class Nameless(Patches):
+    classes = None
+
+
+class Mislabelled(Patches):
+    def __getitem__(self, _position):
+        return torch.zeros(3, 9, 9, dtype=torch.uint8), 2
+
+
+def make_patches():
+    return Patches()
+
+
+def test_a_dataset_of_ones_own():
+    source = open_data(f"{__file__}:make_patches")
+    audit = Audit()
+
+    (batch,) = read_all(source, audit=audit)
+
+    assert source.classes == ("dark", "light")
+    assert batch.indices.tolist() == [0, 2]
+    assert batch.labels.tolist() == [0, 1]
+    assert audit.unreadable == [
+        Unreadable(index=1, path=f"{__file__}:make_patches[1]", reason="disk on fire")
+    ]
+
+
+def test_datasets_that_cannot_be_used():
+    nameless, wrong = f"{__file__}:Nameless", f"{__file__}:Mislabelled"
+
+    assert message_of(nameless) == (
+        "data must be a Dataset with the names of its classes in its attribute classes, got "
+        f"'{nameless}' without: set it"
+    )
+    with pytest.raises(InputError) as error:
+        read_all(open_data(wrong))
+    assert str(error.value) == (
+        f"data must have labels among its 2 classes dark, light, got 2 for {wrong}[0]"
+    )
+    assert message_of(f"{__file__}:zzz") == (
+        f"data must name an object of {__file__}, got 'zzz': check the name"
+    )
+    assert message_of(f"{__file__}:CLASSES") == (
+        "data must be a Dataset with the names of its classes in its attribute classes, got "
+        f"'{__file__}:CLASSES' without: set it"
+    )
+
+
+def test_every_readable_sample_comes_once_in_order(tmp_path):
+    root = write_folders(tmp_path / "data", {"blue": 5, "green": 4, "red": 4})
+    (root / "green" / "1.png").write_bytes(b"")
+    (root / "green" / "2.png").write_text("no image")
+    source, audit = open_data(root), Audit()
+
+    found = read_all(source, batch_size=4, workers=3, audit=audit)
+
+    indices = torch.cat([batch.indices for batch in found]).tolist()
+    assert [len(batch.indices) for batch in found] == [4, 2, 4, 1]  # gaps, always the same cuts
+    assert indices == [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12]
+    assert torch.cat([batch.labels for batch in found]).tolist() == [0] * 5 + [1] * 2 + [2] * 4
+    assert audit.unreadable == [
+        Unreadable(index=6, path="green/1.png", reason="the file is empty"),
+        Unreadable(index=7, path="green/2.png", reason="the file is no image of a known format"),
+    ]
+    assert len(indices) + len(audit.unreadable) == len(source)
+    with_image = TRANSFORM.pixels(coloured("blue", 3))
+    assert torch.equal(found[0].pixels[3], with_image)
+
+
+def test_a_share_of_the_samples_and_what_was_noticed_up_to_every_batch(tmp_path):
+    source = open_data(write_folders(tmp_path / "data", {"blue": 5, "red": 6}))
+    for place in ("blue/1.png", "red/0.png", "red/5.png"):
+        (tmp_path / "data" / place).write_bytes(b"")
+    audit, noticed = Audit(), []
+    outputs = {"blue": 0, "red": 1}
+
+    for batch in batches(
+        source, TRANSFORM, outputs, batch_size=3, workers=2, audit=audit, positions=range(10, 0, -1)
+    ):
+        taken = audit.take()
+        noticed.append((batch.indices.tolist(), [one.index for one in taken.unreadable]))
+
+    assert noticed == [([9, 8], [10]), ([7, 6], [5]), ([4, 3, 2], []), ([], [1])]
+    assert (
+        list(
+            batches(source, TRANSFORM, outputs, batch_size=3, workers=2, audit=audit, positions=[])
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_no_more_than_two_batches_wait_in_memory(workers):
+    loaded = []
+    lock = threading.Lock()
+
+    def load(position, _mode):
+        with lock:
+            loaded.append(position)
+        return Loaded(image=torch.zeros(3, 8, 8, dtype=torch.uint8), label="a")
+
+    source = Source(name="x", paths=[""] * 100, classes=("a",), load=load)
+    taken = 0
+    for batch in batches(source, TRANSFORM, {"a": 0}, batch_size=5, workers=workers, audit=Audit()):
+        taken += len(batch.indices)
+        time.sleep(0.002)
+        assert len(loaded) <= taken + 2 * 5
+
+    assert sorted(loaded) == list(range(100))
+
+
+def test_decoding_stops_when_nobody_listens_any_more():
+    loaded = []
+
+    def load(position, _mode):
+        loaded.append(position)
+        return Loaded(image=torch.zeros(3, 8, 8, dtype=torch.uint8), label="a")
+
+    source = Source(name="x", paths=[""] * 1000, classes=("a",), load=load)
+    stream = batches(source, TRANSFORM, {"a": 0}, batch_size=5, workers=2, audit=Audit())
+    next(stream)
+    stream.close()
+
+    assert len(loaded) < 30
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_images_of_several_sizes_in_one_batch(tmp_path):
+    root = write_folders(tmp_path / "data", {"red": 2})
+    coloured("red", 1, size=(20, 20)).save(root / "red" / "0.png")
+
+    with pytest.raises(InputError) as error:
+        read_all(open_data(root), transform=evaluation(resize=None, crop=None))
+
+    assert str(error.value) == (
+        "images must have one size after the transform, got 2 sizes: (10, 12), (20, 20): give a "
+        "transform with crop"
+    )
+
+
+def test_what_is_odd_is_counted(tmp_path):
+    root = write_folders(tmp_path / "data", {"red": 2})
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(root / "red" / "2.png")
+    Image.new("RGBA", (9, 9)).save(root / "red" / "3.png")
+    audit = Audit()
+
+    read_all(open_data(root), audit=audit)
+
+    assert dict(audit.oddities) == {
+        "grey": 1,
+        "of 16 bits per channel, scaled to 8": 1,
+        "transparent, laid on white": 1,
+    }
+
+
+def test_a_class_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
+    (tmp_path / "cat").mkdir()
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff\xfebad")  # noqa: PTH102 - a name of bytes
+
+    with pytest.raises(InputError, match=r"names in UTF-8, got .*udcff.*: rename them"):
+        open_data(tmp_path)
+
+
+def test_rows_with_more_fields_than_the_header_are_not_shifted(tmp_path):
+    """Otherwise the first field would be taken for a name of the row, and a label for a path."""
+    path = tmp_path / "long.csv"
+    path.write_text("path,label\nx,a.png,cat\ny,b.png,dog\n")
+
+    assert message_of(path) == (
+        f"manifest must have no row with more fields than its header, got {path} with such rows: "
+        "put fields that hold a comma into quotation marks"
+    )
+
+
+def test_a_parquet_manifest_whose_notes_are_damaged(tmp_path):
+    path = tmp_path / "odd.parquet"
+    table = pa.table({"path": ["a.png"], "label": ["cat"]})
+    pq.write_table(table.replace_schema_metadata({b"pandas": b"{no JSON"}), path)
+
+    assert message_of(path).startswith(f"manifest must be a Parquet file, got {path}: ")

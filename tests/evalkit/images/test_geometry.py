@@ -1,0 +1,120 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from evalkit.images.decoding import as_tensor
+from evalkit.images.geometry import cropped, resized
+from evalkit.transforms import evaluation
+
+SIZES = [
+    (500, 375),
+    (375, 500),
+    (999, 1333),
+    (32, 32),
+    (640, 97),
+    (9, 300),
+    (256, 256),
+    (257, 300),
+]
+
+
+def picture(size, mode="RGB", seed=0):
+    """Smooth and noisy parts, and edges from black to white."""
+    width, height = size
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows / 7), np.cos(columns / 5), np.sin(rows * columns / 500)]
+    pixels = np.stack(waves, -1) * 127 + 127 + generator.normal(0, 30, (height, width, 3))
+    pixels[: height // 4] = generator.choice([0, 255], (height // 4, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode)
+
+
+def differences(image, wanted, interpolation):
+    """By how much each pixel differs from Pillow's."""
+    ours = resized(as_tensor(image), wanted, interpolation)
+    how = InterpolationMode(interpolation)
+    expected = pil_to_tensor(v2.Resize(wanted, interpolation=how, antialias=True)(image))
+    assert ours.shape == expected.shape
+    return (ours.int() - expected.int()).abs()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", SIZES)
+def test_resizing_is_within_one_of_pillows(size, mode):
+    image = picture(size, mode)
+
+    for wanted in (256, 64, (50, 90)):
+        assert differences(image, wanted, "bilinear").max() <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bicubic_is_off_by_two_in_few_pixels_of_a_million(size):
+    """Which is why Pillow resizes them, unless speed is asked for."""
+    found = differences(picture(size), 256, "bicubic")
+
+    assert found.max() <= 2
+    assert (found > 1).float().mean() < 2e-5
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest-exact"])
+def test_tensors_of_ones_own_are_resized_as_by_torchvision(interpolation):
+    pixels = as_tensor(picture((300, 200)))
+
+    expected = v2.Resize(64, interpolation=InterpolationMode(interpolation), antialias=True)(pixels)
+
+    assert torch.equal(resized(pixels, 64, interpolation), expected)
+
+
+def test_only_a_few_pixels_in_a_thousand_differ():
+    image = picture((500, 375))
+
+    ours = evaluation().pixels(as_tensor(image)).int()
+
+    differs = ours != evaluation().pixels(image).int()
+    assert differs.float().mean() < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_processors_without_special_instructions_agree(capability):
+    """torch has several ways to do the same, chosen by the processor when it is loaded."""
+    program = (
+        "import sys; sys.path.insert(0, 'tests/evalkit')\n"
+        "from test_geometry import *\n"
+        "for size in ((500, 375), (9, 300)):\n"
+        "    test_resizing_is_within_one_of_pillows(size, 'RGB')\n"
+        "print(torch.backends.cpu.get_cpu_capability())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "ATEN_CPU_CAPABILITY": capability},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr == ""
+    assert done.stdout in {"DEFAULT\n", "NO AVX\n", f"{capability.upper()}\n"}
+
+
+@pytest.mark.parametrize("crop", [224, 7, (10, 300), (301, 12), 400])
+@pytest.mark.parametrize("size", [(500, 375), (20, 21), (224, 225)])
+def test_cropping_is_torchvisions(size, crop):
+    pixels = as_tensor(picture(size))
+
+    assert torch.equal(cropped(pixels, crop), v2.CenterCrop(crop)(pixels))
+
+
+def test_pixels_that_are_not_channels_last():
+    image = picture((120, 90))
+    planes = pil_to_tensor(image).contiguous()
+
+    assert torch.equal(resized(planes, 40, "bilinear"), resized(as_tensor(image), 40, "bilinear"))

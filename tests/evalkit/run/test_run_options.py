@@ -1,0 +1,200 @@
+"""What a run finds out by itself, and what it says of odd scores."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+
+import noise
+import pytest
+import torch
+from torch import nn
+
+from evalkit import evaluate
+from evalkit.cli import main
+from evalkit.data import Loaded, Source
+from evalkit.errors import InputError
+from evalkit.run import Options
+from evalkit.run.unfinished import batch_size_of
+
+TRANSFORM = {"resize": None, "crop": None, "mean": [0.0] * 3, "std": [1 / 255] * 3}
+
+
+class Lookup(nn.Module):
+    """Scores of an image are those in the row that its first pixel names."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = nn.Parameter(torch.tensor(rows))
+
+    def forward(self, images):
+        return self.rows[images[:, 0, 0, 0].round().long()]
+
+
+def source(rows, labels):
+    """One image per sample, which names a row."""
+    images = [torch.full((3, 2, 2), row, dtype=torch.uint8) for row in rows]
+    return Source(
+        name="rows",
+        paths=[str(number) for number in range(len(rows))],
+        classes=("a", "b", "c"),
+        load=lambda position, _mode: Loaded(image=images[position], label=labels[position]),
+    )
+
+
+def warnings_of(tmp_path, table, rows, labels):
+    model = Lookup(table)
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    found = evaluate(
+        tmp_path / "net.pth",
+        source(rows, labels),
+        model=Lookup(table),
+        transform=TRANSFORM,
+        device="cpu",
+        checks=0,
+    )
+    return found.summary["warnings"]
+
+
+CLEAR = [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]
+LABELS = ["a", "b", "c"] * 10
+
+
+def test_a_model_that_gives_one_class_to_all_is_warned_of(tmp_path):
+    (warning,) = [
+        one for one in warnings_of(tmp_path, CLEAR, [1] * 30, LABELS) if "collapsed" in one
+    ]
+
+    assert warning == (
+        "the model gives b to 30 of 30 samples, of which 10 have it: it has collapsed, or it is "
+        "not this data that it was trained for"
+    )
+
+
+def test_a_model_that_is_right_about_data_of_mostly_one_class_has_not_collapsed(tmp_path):
+    found = warnings_of(tmp_path, CLEAR, [1] * 30, ["b"] * 28 + ["a", "c"])
+
+    assert not [one for one in found if "collapsed" in one]
+
+
+def test_few_samples_are_no_collapse(tmp_path):
+    found = warnings_of(tmp_path, CLEAR, [1] * 19, LABELS[:19])
+
+    assert not [one for one in found if "collapsed" in one]
+
+
+def test_ties_and_scores_that_are_no_numbers_are_counted(tmp_path):
+    table = [[2.0, 2.0, 0.0], [0.0, 2.0, 0.0], [float("nan"), 1.0, 1.0]]
+
+    found = warnings_of(tmp_path, table, [0, 1, 2] * 10, LABELS)
+
+    assert "10 of 30 samples got NaN or infinite scores: their predictions mean nothing" in found
+    assert (
+        "10 of 30 samples got one score for two or more classes, the highest: the first of these "
+        "classes was taken"
+    ) in found
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return noise.write_checkpoint(tmp_path / "net.pth")
+
+
+def test_the_size_of_batches_on_the_cpu(checkpoint):
+    found = evaluate(
+        checkpoint, "noise:noise", model="noise:conv_net", device="cpu", batch_size="auto", checks=0
+    )
+
+    assert found.summary["throughput"]["batch_size"] == 32
+
+
+def test_a_run_that_is_gone_on_with_keeps_the_size_it_found(checkpoint, tmp_path, monkeypatch):
+    class Stopping(noise.Noise):
+        def __getitem__(self, position):
+            if position >= 1300:
+                raise RuntimeError("stop")
+            return super().__getitem__(position)
+
+    options = {"model": "noise:conv_net", "device": "cpu", "checks": 0, "out": tmp_path / "out"}
+    with monkeypatch.context() as patch:
+        patch.setattr(noise, "noise", Stopping)
+        with pytest.raises(RuntimeError, match="stop"):
+            evaluate(checkpoint, "noise:noise", batch_size=24, **options)
+
+    assert batch_size_of(tmp_path / "out") == 24
+    found = evaluate(checkpoint, "noise:noise", batch_size="auto", resume=True, **options)
+
+    assert found.summary["throughput"]["batch_size"] == 24
+
+
+def test_sizes_that_are_none():
+    with pytest.raises(InputError) as error:
+        Options(batch_size="many")
+    assert str(error.value) == "batch_size must be a number or auto, got 'many'"
+
+    with pytest.raises(InputError) as error:
+        Options(batch_size=-1)
+    assert str(error.value) == "batch_size and workers must be at least 1, got -1 and None"
+
+
+def test_sizes_that_are_none_on_the_command_line(monkeypatch, capfd):
+    monkeypatch.setattr(
+        sys, "argv", ["evalkit", "evaluate", "--checkpoint", "a", "--data", "b", "--out", "c",
+                      "--batch-size", "0"],
+    )  # fmt: skip
+
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    assert end.value.code == 2
+    assert capfd.readouterr().err == (
+        "evalkit: Invalid value for '--batch-size': '0' is neither a number from 1 nor 'auto'. See "
+        "'evalkit evaluate --help'.\n"
+    )
+
+
+def test_the_command_line_of_a_resumed_run_is_that_of_the_run(
+    checkpoint, tmp_path, monkeypatch, capfd
+):
+    arguments = [
+        *("--checkpoint", str(checkpoint), "--data", "noise:noise", "--model", "noise:conv_net"),
+        *("--out", str(tmp_path / "out"), "--batch-size", "auto", "--device", "cpu"),
+        *("--checks", "0", "--save-probabilities"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["evalkit", "evaluate", *arguments, "--resume"])
+
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    assert end.value.code == 0, capfd.readouterr().err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["command"] == " ".join(["evalkit", "evaluate", *arguments])
+    assert (tmp_path / "out" / "ranking.csv").exists()
+
+
+BAR = """
+import time
+from evalkit.inference.loop import progress
+with progress(400, done=100) as advance:
+    for _ in range(3):
+        time.sleep(0.2)
+        advance(50)
+"""
+
+
+def test_a_terminal_sees_the_rate_and_the_remaining_time():
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 100))
+
+    subprocess.run([sys.executable, "-c", BAR], stderr=child, check=True, timeout=120)
+    shown = os.read(parent, 1 << 16)
+    os.close(child)
+    os.close(parent)
+
+    last = shown.decode().replace("\x1b[A", "").split("\r")
+    frames = [frame for frame in last if "img/s" in frame]
+    assert frames, shown
+    assert re.search(r"evaluate: +62%.*250/400 \[\d\d:\d\d<\d\d:\d\d, .*img/s\]", frames[-1])
