@@ -170,7 +170,7 @@ def test_a_table_cannot_be_scored_another_way(tmp_path):
 
 
 def test_many_classes_are_written_as_a_list_of_cells(tmp_path, monkeypatch):
-    for module in ("study", "evaluation"):
+    for module in ("scoring.study", "evaluation"):
         monkeypatch.setattr(f"evalkit.{module}.DENSE_CLASSES", 3)
     names = ["a", "b", "=c", "d"]
     frame = pd.DataFrame({"label": ["a", "a", "=c"], "prediction": ["b", "b", "=c"]})
