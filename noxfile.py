@@ -1,12 +1,12 @@
 """The versions of Python and torch that the project works with: nox -l lists the sessions.
 
 `nox -s "torch(2.6)"` runs the tests of everything that touches torch beside that torch, `nox -s
-python-3.13` the whole suite in that Python. docs/compatibility.md holds what came of it.
+python-3.13` the whole suite in that Python.
 """
 
 import nox
 
-TORCH = ("2.6", "2.7", "2.8", "2.9", "2.10", "2.11", "2.12", "2.14", "2.15")  # 2.13: see the page
+TORCH = ("2.6", "2.7", "2.8", "2.9", "2.10", "2.11", "2.12", "2.14", "2.15")  # 2.13 came without a torchvision that fits
 PYTHON = ("3.11", "3.12", "3.13")
 TOUCH_TORCH = (
     "tests/evalkit",
