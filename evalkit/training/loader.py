@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import warnings
@@ -253,6 +254,9 @@ def _any_number_of_workers() -> Iterator[None]:
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
-    """Ctrl-C and SIGTERM reach all processes of a job, but the step is to be finished."""
+    """Ctrl-C and SIGTERM reach a whole process group, but the step is to be finished.
+
+    SIGTERM itself still ends a worker: it is how the parent ends those that are left when it exits.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.setpgid(0, 0)
