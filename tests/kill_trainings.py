@@ -35,7 +35,6 @@ def attempt(folder, out, workers):
         return child
     code = 1
     try:
-        os.setpgid(0, 0)
         torch.set_num_threads(1)
         job = prepare(
             folder / "data",
@@ -70,7 +69,7 @@ def ended(child, seconds):
 
 
 def kill(child):
-    os.killpg(child, signal.SIGKILL)  # its workers as well, as when a machine goes down
+    os.kill(child, signal.SIGKILL)  # its workers notice and end by themselves
     os.waitpid(child, 0)
 
 
