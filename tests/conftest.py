@@ -1,10 +1,14 @@
 import shutil
+import signal
 from collections.abc import Callable
 
 import pytest
 from nvml_simulator import simulator
 
 collect_ignore = ["fake_gpus.py"]  # a program: it changes torch as a whole
+
+# A shell that runs this in the background lets it, and all programs that it starts, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
