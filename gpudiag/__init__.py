@@ -70,30 +70,42 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
-def snapshot(*, torch: bool = True, timeout_s: float = 20.0) -> Snapshot:
-    """Everything that can be seen of this machine; never raises, never changes anything.
+def snapshot(*, torch: bool = True, timeout_s: float = 20.0, redacted: bool = True) -> Snapshot:
+    """Everything that can be seen of this machine; whatever it is like, nothing is raised.
 
     Args:
         torch: Whether to import torch, in a process of its own.
-        timeout_s: Limit for the whole in seconds; what has not answered by then says so.
+        timeout_s: Limit for the whole in seconds, at least 0.1; what has not answered by then says
+            so.
+        redacted: Whether user names, home paths, addresses and all but the first block of UUIDs
+            are hidden, as ``gpudiag snapshot`` does; with False it is not safe to paste.
 
     Returns:
-        The facts, not redacted; each is a value or a `Missing` with the reason.
+        The facts; each is a value or a `Missing` with the reason.
+
+    Raises:
+        InputError: The limit is none.
 
     Example:
         >>> snapshot(torch=False).torch.version
         Missing(missing='torch was not asked (--no-torch)')
     """
+    from gpudiag.config import SHORTEST_S
+    from gpudiag.errors import InputError
     from gpudiag.probes import take_snapshot
+    from gpudiag.redact import redact, this_identity
 
-    return take_snapshot(torch=torch, timeout_s=timeout_s)
+    if not timeout_s >= SHORTEST_S:  # also not a number
+        raise InputError(f"expected timeout_s to be {SHORTEST_S} seconds or more, got {timeout_s}")
+    seen = take_snapshot(torch=torch, timeout_s=timeout_s)
+    return redact(seen, this_identity()) if redacted else seen
 
 
 def diagnose(snapshot: Snapshot | None = None) -> Report:
-    """Ask every rule about a snapshot, by default one that is taken now.
+    """Ask every rule about a snapshot, by default one that is taken now and redacted.
 
     Args:
         snapshot: What was seen, here or on another machine.
@@ -109,7 +121,7 @@ def diagnose(snapshot: Snapshot | None = None) -> Report:
     from gpudiag.diagnose import diagnose as ask
     from gpudiag.rules import RULES
 
-    return ask(_now() if snapshot is None else snapshot, RULES)
+    return ask(_now(redacted=True) if snapshot is None else snapshot, RULES)
 
 
 def versions(snapshot: Snapshot | None = None) -> pd.DataFrame:
@@ -119,7 +131,7 @@ def versions(snapshot: Snapshot | None = None) -> pd.DataFrame:
         One row per component with the columns ``component`` and ``version`` (NA: not there or
         not known; ``frame.attrs["missing"]`` gives the reason).
     """
-    return _frame("versions", _now() if snapshot is None else snapshot)
+    return _frame("versions", _now(redacted=False) if snapshot is None else snapshot)
 
 
 def devices(snapshot: Snapshot | None = None) -> pd.DataFrame:
@@ -262,7 +274,7 @@ def reset(index: int | str, *, dry_run: bool = False) -> Reset:
     from gpudiag.reset import Reset, perform, prepare
 
     host = Host()
-    plan = prepare(host, snapshot(torch=False), [str(index)])
+    plan = prepare(host, snapshot(torch=False, redacted=False), [str(index)])
     if dry_run:
         obstacles = tuple(map(str, plan.obstacles))
         return Reset(done=False, commands=plan.commands, obstacles=obstacles, said=())
@@ -271,19 +283,21 @@ def reset(index: int | str, *, dry_run: bool = False) -> Reset:
     return perform(host, plan)
 
 
-def select_devices(value: str | None) -> str:
+def select_devices(value: str | int | Sequence[str | int]) -> str:
     """Choose the GPUs of this process by setting CUDA_VISIBLE_DEVICES, checked.
 
     Call it before torch uses CUDA: afterwards the variable is not read any more.
 
     Args:
-        value: Indices or UUIDs separated by commas; an empty text hides every GPU.
+        value: Indices or UUIDs, in one text with commas or as a list; one index. An empty text
+            (or ``"-1"``) hides every GPU.
 
     Returns:
         The value as it was set, without spaces.
 
     Raises:
-        InputError: CUDA would not read the value as it was meant.
+        InputError: CUDA would not read the value as it was meant, or it names a GPU that this
+            machine has not.
         RuntimeError: This process has initialised CUDA already.
 
     Example:
@@ -294,18 +308,19 @@ def select_devices(value: str | None) -> str:
     """
     from gpudiag.select import select
 
-    return select(value or "")
+    return select(value)
 
 
-def _now() -> Snapshot:
-    return snapshot()
+def _now(*, redacted: bool) -> Snapshot:
+    return snapshot(redacted=redacted)
 
 
 def _frame(table: str, seen: Snapshot | None, *more: object) -> pd.DataFrame:
     from gpudiag.render.as_frame import frame
     from gpudiag.tables import TABLES, columns
 
-    rows = TABLES[table](snapshot(torch=False) if seen is None else seen, *more)
+    now = snapshot(torch=False, redacted=False) if seen is None else seen
+    rows = TABLES[table](now, *more)
     return frame(rows, columns(table))
 
 
@@ -316,5 +331,5 @@ def _frame_with_holders(table: str, seen: Snapshot | None) -> pd.DataFrame:
     from gpudiag.memory.suspects import named_pids
     from gpudiag.probes.holders import look
 
-    now = snapshot(torch=False)
+    now = snapshot(torch=False, redacted=False)
     return _frame(table, now, look(Host(), named_pids(now)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,6 +75,17 @@ def identity_of(environment: Mapping[str, str], *, login: str | None, host_name:
     return Identity(
         users=tuple(sorted(names - {""})), home=environment.get("HOME"), host_name=host_name
     )
+
+
+def this_identity() -> Identity:
+    """Who is to be hidden in what this process saw."""
+    import pwd
+
+    try:
+        login = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # the number has no name
+        login = None
+    return identity_of(os.environ, login=login, host_name=os.uname().nodename)
 
 
 def redact(snapshot: Snapshot, identity: Identity | None = None) -> Snapshot:

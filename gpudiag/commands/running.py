@@ -36,19 +36,9 @@ def _take(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot:
     seen = take_snapshot(host, torch=torch, timeout_s=timeout_s, meanwhile=_import_the_rest)
     if not redacted:
         return seen
-    from gpudiag.redact import identity_of, redact
+    from gpudiag.redact import redact, this_identity
 
-    return redact(seen, identity_of(os.environ, login=_login(), host_name=os.uname().nodename))
-
-
-def _login() -> str | None:
-    """The name of the user as whom this process runs, None where the number has no name."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return None
+    return redact(seen, this_identity())
 
 
 def _import_the_rest() -> None:

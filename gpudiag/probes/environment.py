@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from gpudiag.host import Host
@@ -53,7 +54,9 @@ ALLOWED_NAMES = (
     "RANK",
     "LOCAL_RANK",
 )
-SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")
+SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSW", "PASSPHRASE", "CREDENTIAL", "AUTH", "COOKIE")
+# At the end of a word of the name, as in CUDA_PWD and PYTORCH_DBPASS; a BYPASS is none.
+SECRET_ENDING = re.compile(r"(?:PWD|CREDS?|(?<!BY)(?<!COM)PASS)\d*(?:_|$)")
 
 # Each names one file or folder, which is looked for where the value is an absolute path.
 NAMES_OF_FILES = (
@@ -147,9 +150,20 @@ def is_allowed(name: str) -> bool:
         >>> is_allowed("CUDA_VISIBLE_DEVICES"), is_allowed("NVIDIA_API_KEY"), is_allowed("HOME")
         (True, False, False)
     """
-    if any(word in name.upper() for word in SECRET_WORDS):
+    if not (name in ALLOWED_NAMES or name.startswith(ALLOWED_PREFIXES)):
         return False
-    return name in ALLOWED_NAMES or name.startswith(ALLOWED_PREFIXES)
+    return not is_secret(name)
+
+
+def is_secret(name: str) -> bool:
+    """Whether the name of a variable says that its value is a secret.
+
+    Example:
+        >>> [is_secret(name) for name in ("CUDA_PWD", "NCCL_COOKIE", "CUDA_BYPASS")]
+        [True, True, False]
+    """
+    upper = name.upper()
+    return any(word in upper for word in SECRET_WORDS) or bool(SECRET_ENDING.search(upper))
 
 
 def meant_by(name: str) -> str | None:
@@ -161,9 +175,9 @@ def meant_by(name: str) -> str | None:
         >>> meant_by("CUDA_VISIBLE_DEVICES") is None, meant_by("CUDA_PATH") is None
         (True, True)
     """
-    if name in KNOWN or name in NOT_MISSPELT or any(word in name for word in SECRET_WORDS):
+    if name in KNOWN or name in NOT_MISSPELT:
         return None
-    if not any(_may_be_close(name.upper(), known) for known in KNOWN):
+    if is_secret(name) or not any(_may_be_close(name.upper(), known) for known in KNOWN):
         return None
     from difflib import get_close_matches  # most environments hold no name that gets here
 

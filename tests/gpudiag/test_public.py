@@ -8,6 +8,8 @@ from builders import GIB, gpu, snapshot
 
 import gpudiag
 from gpudiag.errors import InputError
+from gpudiag.host import Host
+from gpudiag.select import select
 from gpudiag.snapshot import AllocatorState, GpuProcess, Missing
 
 
@@ -96,7 +98,12 @@ def test_diagnose_takes_a_snapshot_or_looks_itself():
 
 
 @pytest.mark.parametrize(
-    ("value", "set_to"), [("0, 1", "0,1"), ("", ""), ("-1", "-1"), ("GPU-1a", "GPU-1a")]
+    ("value", "set_to"),
+    [
+        *(("0, 1", "0,1"), ("", ""), ("-1", "-1"), ("GPU-1a", "GPU-1a"), (0, "0")),
+        *(([0, 1], "0,1"), ((1,), "1"), (["1", 0], "1,0"), (range(2), "0,1")),
+        ("MIG-GPU-6018366c/1/0", "MIG-GPU-6018366c/1/0"),
+    ],
 )
 def test_devices_are_selected_by_the_variable(monkeypatch, value, set_to):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
@@ -111,6 +118,16 @@ def test_devices_are_selected_by_the_variable(monkeypatch, value, set_to):
         ("0,0", r"expected every GPU once, got '0,0' with '0' twice: CUDA would hide all of them"),
         ("0\uff0c1", r"expected indices or UUIDs with commas, got .* is not the ASCII one"),
         ("first", r"expected indices or UUIDs with commas, got 'first'"),
+        ("MIG-x", r"got 'MIG-x': 'MIG-x' is no UUID: 'gpudiag devices' shows them"),
+        ("99999999999999999999", r"expected ind.*, got '99999999999999999999'"),
+        (None, r"expected the indices .*, got None; select_devices\(''\) hides every GPU"),
+        ([], r"expected the indices or UUIDs of GPUs, .* got \[\]; select_devices\(''\)"),
+        (1.5, r"expected the indices or UUIDs of GPUs, as '0,1' or \[0, 1\], got 1.5;"),
+        (b"0", r"expected the indices or UUIDs of GPUs, .* got b'0';"),
+        (-1, r"expected each entry to be an index or a UUID, got -1 in -1; .* hides every GPU"),
+        (True, r"expected each entry to be an index or a UUID, got True"),
+        ([0, None], r"expected each entry to be an index or a UUID, got None in \[0, None\]"),
+        (["", 0], r"expected each entry to be an index or a UUID, got ''"),
     ],
 )
 def test_a_selection_that_cuda_would_misread_is_refused(monkeypatch, value, message):
@@ -120,6 +137,34 @@ def test_a_selection_that_cuda_would_misread_is_refused(monkeypatch, value, mess
         gpudiag.select_devices(value)
 
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "9"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [[f"proc/driver/nvidia/gpus/0000:{n:02x}:00.0" for n in range(8)], ["dev/nvidia0"]],
+)
+def test_an_index_that_no_gpu_of_this_machine_has_is_refused(monkeypatch, tmp_path, files):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9")
+    for file in files:
+        (tmp_path / file).mkdir(parents=True)
+    count = len(files)
+    host = Host(root=tmp_path)
+
+    assert select(f"{count - 1}", host=host) == f"{count - 1}"
+    with pytest.raises(InputError, match=rf"GPUs \(0 to {count - 1}\), got '0,9': CUDA would"):
+        select("0,9", host=host)
+
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == f"{count - 1}"
+
+
+@pytest.mark.parametrize("limit", [-1, 0, float("nan")])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(InputError, match=f"expected timeout_s to be 0.1 .*, got {limit}"):
+        gpudiag.snapshot(torch=False, timeout_s=limit)
+
+
+def test_only_what_is_public_is_listed():
+    assert [name for name in dir(gpudiag) if not name.startswith("__")] == gpudiag.__all__
 
 
 def test_a_selection_after_cuda_is_initialised_is_refused():

@@ -1,16 +1,19 @@
 import os
+import subprocess
+import sys
 
 import pytest
 from builders import gpu, snapshot
 
 from gpudiag.diagnose import diagnose
 from gpudiag.host import Host
-from gpudiag.probes import take_snapshot
+from gpudiag.probes import PROBES, take_snapshot
 from gpudiag.redact import Identity, identity_of, redact
 from gpudiag.render import FORMS, render
 from gpudiag.rules import RULES
 from gpudiag.snapshot import GpuProcess, Package, Snapshot
 
+ENVIRONMENT = next(probe for probe in PROBES if probe.section == "environment")
 UUID = "GPU-6018366c-14b6-4b37-a8e9-1d4f1d7a4f0a"
 
 
@@ -178,6 +181,61 @@ def full_of_secrets(tmp_path):
         "PATH": f"{programs}:{os.environ['PATH']}",
     }
     return Host(root=tmp_path, environment=variables)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("CUDA_PWD", "TORCH_PASSPHRASE", "NCCL_COOKIE", "PYTORCH_PASS", "NVIDIA_DB_PASS2"),
+        *("CUDA_CREDS", "torch_x_pwd", "NCCL_AUTH_FILE", "TORCH_CREDENTIALS", "NVIDIA_PASSWD_X"),
+    ],
+)
+def test_a_variable_that_speaks_of_a_secret_is_not_recorded(name):
+    host = Host(environment={name: "hunter2", "NCCL_DEBUG": "INFO"})
+
+    seen = take_snapshot(host, probes=(ENVIRONMENT,))
+
+    assert [variable.name for variable in seen.environment.variables] == ["NCCL_DEBUG"]
+    assert "hunter2" not in seen.to_json()
+
+
+@pytest.mark.parametrize("name", ["NVIDIA_BYPASS", "TORCH_COMPASS_PATH", "CUDA_PASSES"])
+def test_a_variable_that_only_sounds_like_a_secret_is_recorded(name):
+    seen = take_snapshot(Host(environment={name: "1"}), probes=(ENVIRONMENT,))
+
+    assert seen.environment.get(name) == "1"
+
+
+def test_python_hides_what_the_command_hides(nvml, tmp_path):
+    library = tmp_path / "bert" / "lib"
+    library.mkdir(parents=True)
+    (library / "torch.py").write_text("raise ImportError('none here')")
+    program = (
+        "import gpudiag\n"
+        "for how in ({}, {'redacted': False}):\n"
+        "    text = gpudiag.snapshot(torch=False, **how).to_json()\n"
+        f"    print({UUID[:12]!r} in text, [part in text for part in ('10.9.8.7', 'bert/lib')],\n"
+        "        gpudiag.Snapshot.from_json(text).nvml.gpus[0].uuid)\n"
+        "print(gpudiag.diagnose().snapshot.nvml.gpus[0].uuid)\n"
+        "print(gpudiag.devices().uuid[0])\n"
+    )
+    secret = {"USER": "bert", "NCCL_SOCKET_IFNAME": "10.9.8.7", "LD_PRELOAD": ""}
+    env = os.environ | nvml("healthy_8", changes={"gpu.0.uuid": UUID}) | secret
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env | {"PYTHONPATH": str(library)},
+    )
+
+    assert done.stdout.splitlines() == [
+        "True [False, False] GPU-6018366c",
+        f"True [True, True] {UUID}",
+        "GPU-6018366c",
+        UUID,
+    ]
 
 
 IDENTITY = Identity(users=("ada",), home="/home/ada", host_name="node07")
