@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 INTERVAL_S = 1.0
 LEAST_INTERVAL_S, MOST_INTERVAL_S = 0.05, 3600.0
 MOST_STARTS = 4  # a driver that crashes its callers is left alone after these
+PRIVATE = 0o600
+NO_NVML = "/nowhere"  # the folder of a pynvml that is not there
 
 
 class Recording:
@@ -51,6 +53,10 @@ class Recording:
         self.pid = self._host.process_id() if pid is None else pid
         self.samples = Samples()
         self._stream: Stream | None = None
+        self._asked: int | None = (
+            None  # the GPU that the sampler has begun to ask, if it is careful
+        )
+        self._left_out: set[int] = set()  # GPUs that crash NVML
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._listen, daemon=True, name="gpudiag record")
@@ -95,17 +101,29 @@ class Recording:
         no_gpus = self.samples.no_gpus
         text = verdict.as_text(verdict.gpu_times(self.rows), self.peaks, no_gpus=no_gpus)
         if not self.samples.rows:
-            return "nothing was sampled: it ended too soon"
+            text = "nothing was sampled: it ended before NVML had answered"
         if self.samples.gaps:
             text += f"\n→ the sampling broke off {self.samples.gaps} time(s): NVML crashed"
         return text
 
-    def save(self, folder: Path, *, title: str = "gpudiag record") -> tuple[Path, ...]:
+    def save(self, folder: str | Path, *, title: str = "gpudiag record") -> tuple[Path, ...]:
         """Write record.csv, record.html, verdict.txt; record.png and .parquet where possible.
 
+        Args:
+            folder: Where to; it is made where it is not there. The files are for their owner alone.
+            title: What the chart is called.
+
         Raises:
-            InputError: The folder cannot be written.
+            InputError: The folder cannot be made or written.
         """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"expected a folder that can be written for the record, got {folder}: "
+                f"{error.strerror}; choose another one"
+            ) from None
         rows = self.rows
         texts = {
             "record.csv": _as_csv(rows),
@@ -119,16 +137,22 @@ class Recording:
             written.append(folder / "record.png")
         if _save_parquet(rows, folder / "record.parquet"):
             written.append(folder / "record.parquet")
+        for path in written:
+            path.chmod(PRIVATE)
         return tuple(written)
 
     def _listen(self) -> None:
-        """Take the child's lines; start it again where NVML took it down."""
+        """Take the child's lines; start it again where NVML took it down.
+
+        Then it tells which GPU it asks, and those that crash NVML are left out. After the last
+        start without success, NVML is left out.
+        """
         command = children.samples(self.pid, interval_s=self.interval_s)
-        for start in range(MOST_STARTS):
+        for start in range(MOST_STARTS + 1):
             with self._lock:
                 if self._closed.is_set():
                     return
-                stream = self._host.stream(*command)
+                stream = self._host.stream(*self._command(command, start))
                 if isinstance(stream, Missing):
                     self.samples.no_gpus = stream.missing
                     return
@@ -140,13 +164,30 @@ class Recording:
                     return
                 stream.close()
                 self.samples.gaps = start + 1
+            if self._asked is not None:
+                self._left_out.add(self._asked)
+            self._asked = None
+
+    def _command(self, command: tuple[str, ...], start: int) -> tuple[str, ...]:
+        """How the sampler is started for the first time and after each crash."""
+        if start == 0:
+            return command
+        if start == MOST_STARTS:
+            return (*command[:-1], NO_NVML)
+        left_out = ",".join(map(str, sorted(self._left_out)))
+        return (*command, "careful", *([left_out] if left_out else []))
 
     def _take(self, line: str) -> None:
         try:
             said = json.loads(line)
         except ValueError:
             return  # cut off by a crash
+        if isinstance(said, int):
+            self._asked = said
         if isinstance(said, dict) and not self._closed.is_set():
+            self._asked = None
+            if "no_gpus" in said and self.samples.gaps == MOST_STARTS:
+                said["no_gpus"] = f"NVML crashed {MOST_STARTS} times and is left alone"
             self.samples.take(said)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import gpudiag
+from gpudiag.errors import InputError
 from gpudiag.record import chart
 from gpudiag.record.samples import COLUMNS, Samples
 from gpudiag.record.verdict import advice, as_text, gpu_times
@@ -110,10 +111,17 @@ def test_a_program_that_is_not_there_is_one_line(record, tmp_path):
 
 
 def test_a_record_that_cannot_be_written_leaves_the_exit_code(record, tmp_path):
-    done = record("sh", "-c", f"rmdir {tmp_path}/out; exit 4")
+    done = record("sh", "-c", f"rmdir {tmp_path}/out; touch {tmp_path}/out; exit 4")
 
     assert done.returncode == 4
     assert "gpudiag: the record could not be written: expected a folder that can" in done.stderr
+
+
+def test_a_folder_that_the_program_removed_is_made_again(record, tmp_path):
+    done = record("sh", "-c", f"sleep 0.5; rmdir {tmp_path}/out; exit 4")
+
+    assert done.returncode == 4
+    assert rows_of(tmp_path)
 
 
 def test_a_driver_that_hangs_does_not_hold_the_program_up(record, nvml):
@@ -232,6 +240,40 @@ def test_a_gpu_that_is_lost_halfway_ends_neither_the_program_nor_the_record(reco
     assert "→ the sampling broke off 1 time(s): NVML crashed" in done.stderr
 
 
+def test_a_gpu_that_crashes_nvml_costs_only_itself(record, tmp_path, nvml):
+    done = record("sleep", "4", env=nvml("crashes"))
+
+    rows = rows_of(tmp_path)
+    lost = {row["gpu"]: row["lost"] for row in rows}
+    assert lost.pop("3") == "NVML crashed when it was asked about this GPU"
+    assert lost == dict.fromkeys("0124567", "")
+    assert {row["name"] for row in rows if row["gpu"] == "2"} == {"NVIDIA H100 80GB HBM3"}
+    assert all(row["host_memory_available_bytes"] for row in rows)
+    assert "GPU 3 stopped answering after 0 s: run gpudiag diagnose" in done.stderr
+    assert "→ the sampling broke off 2 time(s): NVML crashed" in done.stderr
+    assert done.returncode == 0
+
+
+def test_an_nvml_that_always_crashes_leaves_the_machine(record, tmp_path, nvml):
+    done = record("sleep", "4", env=nvml("crashes", changes={"init": "crash"}))
+
+    rows = rows_of(tmp_path)
+    assert {row["gpu"] for row in rows} == {""}
+    assert sum(bool(row["host_cpu_fraction"]) for row in rows) >= 3
+    assert "no GPU was sampled: NVML crashed 4 times and is left alone" in done.stderr
+
+
+def test_a_gpu_that_hangs_costs_only_itself(record, tmp_path, nvml):
+    done = record("sleep", "5", env=nvml("hangs_halfway"))
+
+    rows = rows_of(tmp_path)
+    last = {row["gpu"]: row["lost"] for row in rows}
+    assert last.pop("4") == "NVML has not answered for 2 s"
+    assert last == dict.fromkeys("0123567", "")
+    assert all(row["host_memory_available_bytes"] for row in rows)
+    assert "GPU 4 stopped answering after 0 s: run gpudiag diagnose" in done.stderr
+
+
 def test_without_a_gpu_the_machine_is_sampled(tmp_path):
     with gpudiag.record(interval_s=0.1) as recording:
         limit = time.monotonic() + 1.2
@@ -243,9 +285,14 @@ def test_without_a_gpu_the_machine_is_sampled(tmp_path):
     assert frame["process_cpus"].max() > 0.2
     assert frame["host_cpu_fraction"].between(0, 1).sum() >= 3
     assert recording.verdict.startswith("→ no GPU was sampled")
-    written = {path.name for path in recording.save(tmp_path)}
-    if "record.parquet" in written:
-        assert len(pd.read_parquet(tmp_path / "record.parquet")) == len(frame)
+    written = recording.save(str(tmp_path / "a" / "b"))
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+    parquet = tmp_path / "a" / "b" / "record.parquet"
+    if parquet in written:
+        assert len(pd.read_parquet(parquet)) == len(frame)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"got .*file: File exists; choose another one"):
+        recording.save(tmp_path / "file")
 
 
 def test_the_sampler_ends_with_its_parent(tmp_path):
