@@ -22,7 +22,8 @@ class Pipes:
 
     def read(self, *, until: float) -> bool:
         """Read until both have ended, at most until this time of `time.monotonic`; whether so."""
-        with selectors.DefaultSelector() as selector:
+        # poll, which takes no descriptor: there may be none left
+        with selectors.PollSelector() as selector:
             for pipe in self._open:
                 selector.register(pipe, selectors.EVENT_READ)
             while self._open and (left_s := until - time.monotonic()) > 0:

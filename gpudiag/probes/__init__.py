@@ -125,7 +125,11 @@ def _encodable(value: Any) -> Any:
 
 
 class _Run:
-    """One probe in a daemon thread, which is left behind if it outlasts its limit."""
+    """One probe in a daemon thread, which is left behind if it outlasts its limit.
+
+    Where no thread can be started (a limit on memory or on processes), the probe is asked when its
+    section is wanted, one after the other: slower, and each bounded by the program that it runs.
+    """
 
     def __init__(self, probe: Probe, host: Host, timeout_s: float) -> None:
         self.probe = probe
@@ -135,10 +139,20 @@ class _Run:
         self._started = time.monotonic()
         self._answer: Section | None = None
         self._thread = threading.Thread(target=self._ask, daemon=True, name=probe.section)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # can't start new thread
+            self._in_sequence = True
+        else:
+            self._in_sequence = False
 
     def section(self) -> Section:
         """The probe's section, or one in which every fact gives the reason for its absence."""
+        if self._in_sequence:
+            self._started = time.monotonic()
+            self._ask()
+            assert self._answer is not None  # noqa: S101 - _ask has given one
+            return self._answer
         waited_s = time.monotonic() - self._started
         self._thread.join(max(0.0, self._limit_s + SPARE_S - waited_s))
         if self._answer is None:

@@ -31,6 +31,23 @@ def spoken(outcome: Completed | Missing) -> tuple[list[dict[str, Any]], str | No
     return objects, failure
 
 
+def of_the_library(outcome: Completed | Missing) -> bool:
+    """Whether a native library made a child fail: it hung, or a signal ended it.
+
+    A child that could not be started (too many files or processes, too little memory), or that
+    ended with an exit code (the loader, an exception), says nothing about the library.
+
+    Example:
+        >>> of_the_library(Missing("python3 cannot be run: Too many open files"))
+        False
+        >>> of_the_library(Completed(stdout="", stderr="", exit_code=-11, timeout_s=15))
+        True
+    """
+    if isinstance(outcome, Missing):
+        return False
+    return outcome.exit_code is None or outcome.exit_code < 0
+
+
 def _records(text: str) -> list[str]:
     """What the child said: what stands behind its sign, or every line where it gives none."""
     lines = text.split("\n")

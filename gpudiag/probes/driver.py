@@ -86,12 +86,17 @@ def _nvidia_addresses(host: Host, device_class: str) -> list[str] | Missing:
     addresses = host.names(PCI)
     if isinstance(addresses, Missing):
         return addresses
-    return [
-        address
-        for address in addresses
-        if known_or(host.read(f"{PCI}/{address}/vendor"), "").strip() == NVIDIA_VENDOR
-        and known_or(host.read(f"{PCI}/{address}/class"), "").startswith(device_class)
-    ]
+    found = []
+    for address in addresses:
+        vendor, kind = (host.read(f"{PCI}/{address}/{name}") for name in ("vendor", "class"))
+        for fact in (vendor, kind):
+            if isinstance(fact, Missing) and "Too many open files" in fact.missing:
+                return fact  # of a machine whose files cannot be read nothing is known
+        if known_or(vendor, "").strip() == NVIDIA_VENDOR and known_or(kind, "").startswith(
+            device_class
+        ):
+            found.append(address)
+    return found
 
 
 def _module_loaded(host: Host) -> bool | Missing:

@@ -8,7 +8,7 @@ import msgspec
 
 from gpudiag import children
 from gpudiag.host import Host
-from gpudiag.probes.child import spoken
+from gpudiag.probes.child import of_the_library, spoken
 from gpudiag.snapshot import Gpu, GpuProcess, Missing, Nvml, known_or
 
 
@@ -17,10 +17,13 @@ def nvml(host: Host, limit_s: float) -> Nvml:
     command = children.nvml()
     if command is None:
         return Nvml.missing("nvidia-ml-py is not installed: pip install nvidia-ml-py")
-    objects, failure = spoken(host.run(*command, timeout_s=limit_s))
+    outcome = host.run(*command, timeout_s=limit_s)
+    objects, failure = spoken(outcome)
     if not objects:
-        ended = failure or "it said nothing"
-        return Nvml.missing(f"NVML could not be asked: {ended}", failure=ended)
+        reason = f"NVML could not be asked: {failure or 'it said nothing'}"
+        if not of_the_library(outcome):
+            return Nvml.missing(reason)
+        return Nvml.missing(reason, failure=failure)
     first, *rest = objects
     if first["init_code"] != 0:
         message = first["init_message"]
@@ -29,7 +32,11 @@ def nvml(host: Host, limit_s: float) -> Nvml:
             reason, init_code=first["init_code"], init_message=message, failure=None
         )
     count = first.pop("gpu_count")
-    first["failure"] = failure
+    first["failure"] = (
+        {"missing": f"NVML was asked until gpudiag's own script failed: {failure}"}
+        if failure and not of_the_library(outcome)
+        else failure
+    )
     if isinstance(count, dict):
         return msgspec.convert(first | {"gpus": count, "pairs": count}, Nvml)
     unanswered = f"NVML was asked and did not answer: {failure}"

@@ -10,6 +10,8 @@ from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
 
 CUDA_SUCCESS = 0
 CUDA_MISMATCH, CUDA_COMPATIBILITY, CUDA_UNKNOWN = 803, 804, 999
+# What the loader says where this process has too little to load anything.
+STARVED = re.compile(r"Too many open files|Error 24\b|Cannot allocate memory|failed to map segment")
 UNIFIED_MEMORY_NODE = "/dev/nvidia-uvm"
 
 
@@ -209,11 +211,11 @@ def _why_not_loaded(snapshot: Snapshot) -> str | None:
     """The loader's words where libcuda.so.1 cannot be loaded, None where it was loaded.
 
     Raises:
-        NotObserved: Nobody asked the loader.
+        NotObserved: Nobody asked the loader, or it had no memory or no open files left.
     """
     path = snapshot.driver.libcuda_path
     if not isinstance(path, Missing):
         return None
-    if "cannot be loaded" not in path.missing:
+    if "cannot be loaded" not in path.missing or STARVED.search(path.missing):
         raise NotObserved(path.missing)
     return path.missing

@@ -16,6 +16,7 @@ from gpudiag.snapshot import Missing, Snapshot, known, known_or
 NVML_DRIVER_NOT_LOADED = 9
 
 CUDA_NO_DEVICE = 100
+NOT_ASKED = "NVML could not be asked"  # the probe's words for a child that did not run
 # What cuInit refuses with: cause, cure. Codes as in the documentation of CUresult.
 CUDA_REFUSALS = {
     34: (
@@ -223,13 +224,16 @@ def no_nvidia_gpu(snapshot: Snapshot) -> Finding | None:
     """
     if has_nvidia_gpu(snapshot) or known_or(snapshot.system.wsl, False):  # noqa: FBT003
         return None
+    answer = snapshot.nvml.init_code
+    if isinstance(answer, Missing) and NOT_ASKED in answer.missing:
+        known(answer)
     return Finding(
         evidence=(
             "no NVIDIA device on the PCI bus, no driver loaded, no /dev/nvidia*",
             *(["NVML is installed and says: driver not loaded"] if _not_loaded(snapshot) else []),
         ),
         cause="torch.cuda.is_available() is False here, and that is right",
-        fix="nothing to do; if there should be a GPU, check the machine type or the slot"
+        fix="nothing to do; or where there should be a GPU: check the machine type or the slot"
         + (", then sudo modprobe nvidia" if _not_loaded(snapshot) else ""),
     )
 
