@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from gpudiag.ending import Ended, listen
+
 LOOKING = {"diagnose", "snapshot", "versions", "devices", "memory", "processes", "release", "reset"}
 ASKING_TORCH = {"diagnose", "snapshot", "versions"}
 ELSEWHERE = ("-h", "--help", "--snapshot")  # then nobody looks at this machine
@@ -34,9 +36,19 @@ def looks(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
 def main() -> None:
     """Run the command line and exit."""
     gc.set_threshold(COLLECT_EVERY)
-    if not looks(sys.argv[1:], os.environ):
-        _command_line()
-        return
+    try:
+        listen()
+        if looks(sys.argv[1:], os.environ):
+            _start_and_run()
+        else:
+            _command_line()
+    except Ended as end:
+        if sys.stderr is not None:
+            sys.stderr.write(f"gpudiag: {end}\n")
+        sys.exit(end.exit_code)
+
+
+def _start_and_run() -> None:
     from gpudiag import children
     from gpudiag.host import Host
 

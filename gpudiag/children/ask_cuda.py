@@ -17,6 +17,7 @@ def say(facts: dict[str, Any]) -> None:
 
 def main() -> None:
     """Ask, from what can hardly fail to what may crash."""
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: it ends with its parent
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError as error:

@@ -5,6 +5,7 @@ Usage: python -I -S ask_nvml.py FOLDER_OF_PYNVML
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 
@@ -31,6 +32,7 @@ def cuda_version() -> str:
 
 def main() -> None:
     """Ask, from what can hardly fail to what may crash."""
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: it ends with its parent
     try:
         n.nvmlInit()
     except n.NVMLError as error:

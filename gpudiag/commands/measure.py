@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,8 +45,6 @@ def measure(
 
     if output is not None:
         refuse_unwritable(output)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the child is ended with us
-        signal.signal(number, signal.default_int_handler)
     found = measure_now(devices=devices, quick=quick, minutes=minutes)
     if found.rank == 0:
         write: dict[str, Callable[[], str]] = {

@@ -20,7 +20,8 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     Shows them, asks, sends SIGTERM, waits 10 seconds, and asks again before SIGKILL. Never ends
     a process of another user, itself, or what started it.
 
-    Exit codes: 0 nothing is left; 1 a process is left or was refused.
+    Exit codes: 0 nothing is left; 1 a process is left (also with --dry-run, or if the answer is
+    no) or was refused; 2 nobody was there to answer.
 
     \b
     Example:  gpudiag release --dry-run
@@ -44,7 +45,7 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
         return running.EXIT_FINDINGS if left else 0
     if dry_run or not _agreed("Send SIGTERM to them?", yes=yes, so_far="nothing was done"):
         click.echo("nothing was ended")
-        return 0
+        return running.EXIT_FINDINGS
     stubborn = releasing.end(plan.victims, signal.SIGTERM, wait_s=releasing.GRACE_S)
     if stubborn:
         click.echo("\n".join(f"{pid}: {reason}" for pid, reason in stubborn.items()))

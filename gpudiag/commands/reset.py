@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 import click
 
 from gpudiag.commands import options, running
+from gpudiag.errors import InputError
 
 
 @click.command()
@@ -22,7 +22,8 @@ def reset(*, wanted: tuple[str, ...], dry_run: bool, yes: bool, timeout_s: float
 
     Persistence mode is switched off for the reset and restored, also after a failure.
 
-    Exit codes: 0 reset, and the GPU answers; 1 refused or failed; 2 no such GPU.
+    Exit codes: 0 reset, and the GPU answers; 1 refused or failed; 2 no such GPU, or nobody was
+    there to answer; 130 and 143 after Ctrl-C and SIGTERM, the modes restored.
 
     \b
     Example:  gpudiag reset -i 3 --dry-run
@@ -44,8 +45,6 @@ def reset(*, wanted: tuple[str, ...], dry_run: bool, yes: bool, timeout_s: float
         if not yes and not _typed(f"GPU {gpu.index}", known_or(gpu.name, str(gpu.index))):
             click.echo("nothing was reset")
             return running.EXIT_FINDINGS
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: the modes are restored first
-        signal.signal(number, signal.default_int_handler)
     outcome = perform(host, plan)
     click.echo("\n".join(outcome.said))
     click.echo("reset, and it answers" if outcome.done else "the reset failed")
@@ -59,5 +58,8 @@ def _typed(what: str, name: str) -> bool:
     except click.Abort:
         if sys.stdin.isatty():
             raise
-        said = ""
+        raise InputError(
+            "expected the name to be typed, got the end of the input: nothing was reset; --yes "
+            "goes without"
+        ) from None
     return said.strip() == name

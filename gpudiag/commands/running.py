@@ -33,7 +33,10 @@ def _take(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot:
     host = children.started(with_torch=torch)  # before the imports below, which take as long
     from gpudiag.probes import take_snapshot
 
-    seen = take_snapshot(host, torch=torch, timeout_s=timeout_s, meanwhile=_import_the_rest)
+    try:
+        seen = take_snapshot(host, torch=torch, timeout_s=timeout_s, meanwhile=_import_the_rest)
+    finally:  # Ctrl-C and SIGTERM, too
+        host.end_programs()
     if not redacted:
         return seen
     from gpudiag.redact import redact, this_identity

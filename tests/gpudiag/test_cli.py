@@ -5,8 +5,11 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from builders import GIB, gpu, snapshot
@@ -120,9 +123,19 @@ def test_a_healthy_machine_fits_one_screen(run):
         "\n"
         "✓ nothing is wrong that gpudiag can see\n"
         "\n"
-        "0 errors · 0 warnings · 64 rules passed · 92 could not be asked (-v says why)\n"
+        "0 errors · 0 warnings · 64 rules passed · 94 could not be asked (-v says why)\n"
     )
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_notes_do_not_follow_a_line_that_says_that_nothing_is_wrong(run):
+    older_slot = {"pcie_generation_max": 4, "pcie_generation_gpu_max": 5}
+
+    lines = run("diagnose", saved=machine(h100(0, **older_slot))).stdout.splitlines()
+
+    assert "nothing is wrong" not in "\n".join(lines)
+    verdict = lines.index("✓ no errors and no warnings; what could be better:")
+    assert lines[verdict + 2].startswith("· note GD421")
 
 
 def test_findings_are_told_worst_first_with_seen_cause_and_fix(run):
@@ -331,7 +344,7 @@ def test_explain_shows_a_rules_page(run):
         "Cure.\n"
         "\n"
         "- install the torch build that this driver can run (the report has the command)\n"
-        "- upgrade the driver.\n"
+        "- upgrade the driver, where this build has code for the GPUs.\n"
         "\n"
         "Explains. GD221\n"
         "\n"
@@ -395,6 +408,59 @@ def test_a_reader_that_goes_away_is_no_crash(tmp_path):
 
     os.close(write)
     assert (done.stderr, done.returncode) == ("", 141)
+
+
+ENDINGS = {
+    signal.SIGTERM: ("gpudiag: ended by SIGTERM", 143),
+    signal.SIGHUP: ("gpudiag: ended by SIGHUP", 129),
+    signal.SIGINT: ("gpudiag: interrupted", 130),
+    signal.SIGKILL: ("", -signal.SIGKILL),
+}
+
+
+def children_of(pid):
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    found = listed.read_text().split()
+    return {int(one) for one in found if b"ask_nvml" in Path(f"/proc/{one}/cmdline").read_bytes()}
+
+
+@pytest.mark.parametrize("number", ENDINGS)
+def test_whoever_ends_it_leaves_no_program_behind(nvml, tmp_path, number):
+    with subprocess.Popen(
+        [sys.executable, "-m", "gpudiag", "diagnose", "--no-torch"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | nvml("hangs_halfway"),
+        cwd=tmp_path,
+    ) as running:
+        limit = time.monotonic() + 30
+        while not (asking := children_of(running.pid)):
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        time.sleep(1.0)  # it hangs for a minute
+        running.send_signal(number)
+        err = running.communicate(timeout=10)[1]
+
+    assert (err.strip(), running.returncode) == ENDINGS[number]
+    (pid,) = asking
+    limit = time.monotonic() + 5
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    program = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from gpudiag.ending import listen; listen()\n"
+        "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
+
+    assert done.stdout == b"True\n"
 
 
 def test_without_a_command_the_help_is_shown(run):

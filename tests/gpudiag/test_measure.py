@@ -148,8 +148,11 @@ def measuring(parent=None):
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_process_behind(number):
+@pytest.mark.parametrize(
+    ("number", "said", "code"),
+    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "ended by SIGTERM", 143)],
+)
+def test_a_signal_leaves_no_process_behind(number, said, code):
     with subprocess.Popen(
         [sys.executable, "-m", "gpudiag", "measure", "--minutes", "5"],
         stdout=subprocess.PIPE,
@@ -163,7 +166,7 @@ def test_a_signal_leaves_no_process_behind(number):
         running.send_signal(number)
         out, err = running.communicate(timeout=20)
 
-    assert (out, err.strip(), running.returncode) == ("", "gpudiag: interrupted", 130)
+    assert (out, err.strip(), running.returncode) == ("", f"gpudiag: {said}", code)
     while started & measuring():
         assert time.monotonic() < limit
         time.sleep(0.05)

@@ -111,7 +111,7 @@ def test_without_a_yes_nothing_is_ended(release, orphan, options, say):
 
     assert is_alive(pid)
     assert done.stdout.endswith("nothing was ended\n")
-    assert done.returncode == 0
+    assert done.returncode == 1
 
 
 def test_where_nobody_can_answer_nothing_is_ended(release, orphan):

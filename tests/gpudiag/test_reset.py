@@ -341,6 +341,10 @@ def command(smi, nvml):
 
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the command refuses without root")
+NOBODY = (
+    "gpudiag: expected the name to be typed, got the end of the input: nothing was reset; "
+    "--yes goes without\n"
+)
 UUID = "GPU-6018366c-f658-47a7-aed3-4fe53a096533"
 
 
@@ -366,14 +370,16 @@ def test_a_dry_run_prints_exactly_what_would_be_run(command, smi):
         (["--yes"], "", 0),
         ([], "NVIDIA H100 80GB HBM3\n", 0),
         ([], "yes\n", 1),
-        ([], "", 1),
+        ([], "", 2),
     ],
 )
 def test_the_name_of_the_gpu_has_to_be_typed(command, smi, arguments, say, code):
     done = command("-i", "0", *arguments, say=say)
 
     assert done.returncode == code
-    assert done.stdout.endswith("nothing was reset\n" if code else "reset, and it answers\n")
+    last = ("reset, and it answers\n", "nothing was reset\n", "(NVIDIA H100 80GB HBM3) []: ")
+    assert done.stdout.endswith(last[code])
+    assert done.stderr == (NOBODY if code == 2 else "")
     assert ("--gpu-reset" in (smi / "asked").read_text()) is not bool(code)
 
 
@@ -387,8 +393,15 @@ def test_a_gpu_in_use_is_not_reset_even_with_yes(command, smi):
 
 
 @as_root
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_one_who_is_ended_in_the_middle_restores_the_mode_first(smi, nvml, number):
+@pytest.mark.parametrize(
+    ("number", "said", "code"),
+    [
+        (signal.SIGTERM, "ended by SIGTERM", 143),
+        (signal.SIGINT, "interrupted", 130),
+        (signal.SIGHUP, "ended by SIGHUP", 129),
+    ],
+)
+def test_one_who_is_ended_in_the_middle_restores_the_mode_first(smi, nvml, number, said, code):
     (smi / "hangs").touch()
     quiet = {f"gpu.{index}.process.0": "missing" for index in range(8)}
     with subprocess.Popen(
@@ -408,7 +421,7 @@ def test_one_who_is_ended_in_the_middle_restores_the_mode_first(smi, nvml, numbe
         out, err = running.communicate(timeout=30)
 
     assert (smi / "persistent").exists()
-    assert (err.strip(), running.returncode) == ("gpudiag: interrupted", 130), out
+    assert (err.strip(), running.returncode) == (f"gpudiag: {said}", code), out
 
 
 def test_a_gpu_that_is_not_there_is_one_line(command):
