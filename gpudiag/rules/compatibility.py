@@ -16,6 +16,10 @@ Capability = tuple[int, int]
 
 # The first driver branch that runs any CUDA build of a major version.
 MINIMUM_DRIVER = {11: 450, 12: 525, 13: 580}
+# Maxwell, Pascal and Volta: 580 is the last driver branch that supports them, CUDA 12 the last with
+# code for them.
+BEFORE_TURING = ((5, 0), (7, 2))
+LAST_DRIVER_BEFORE_TURING = 580
 # Tegra and Jetson parts: a build for a discrete GPU of the same major version leaves them out.
 INTEGRATED: frozenset[Capability] = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0)})
 
@@ -97,6 +101,20 @@ def support(capability: Capability, arch_list: Sequence[str]) -> str | None:
         elif capability >= built_for and not variant:
             ptx = True
     return "ptx" if ptx else None
+
+
+def built_for(
+    cuda_version: str, capabilities: Iterable[Capability], arch_list: Sequence[str]
+) -> bool:
+    """Whether a build has code for all of these GPUs, by its CUDA version where its list is empty.
+
+    Example:
+        >>> built_for("13.2", [(6, 1)], []), built_for("12.6", [(6, 1)], [])
+        (False, True)
+    """
+    if arch_list:
+        return all(support(capability, arch_list) for capability in capabilities)
+    return major(cuda_version) <= 12 or all(c > BEFORE_TURING[1] for c in capabilities)  # noqa: PLR2004
 
 
 def major(version: str) -> int:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 import shlex
 
-from gpudiag.rules.compatibility import JETSON, Capability, major, wheel_for
+from gpudiag.rules.compatibility import (
+    BEFORE_TURING,
+    JETSON,
+    LAST_DRIVER_BEFORE_TURING,
+    Capability,
+    Wheel,
+    major,
+    wheel_for,
+)
 from gpudiag.snapshot import Missing, NotObserved, Package, Snapshot, known, known_or
 
 NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
+FIRST_TURING_DEVICE_ID = 0x1E00  # 0x1db6 is a V100, 0x1e04 an RTX 2080 Ti
+FIRST_MAXWELL_DEVICE_ID = 0x1340  # 0x12ba is a Kepler, 0x1380 a GTX 750 Ti
 DEVICE_ID = re.compile(r"0x[0-9a-fA-F]{1,8}")
 JETSON_WHEELS = "https://forums.developer.nvidia.com/t/pytorch-for-jetson/72048"
 JUST_BOOTED_S = 300  # services, persistence and the NVLink fabric need minutes after boot
@@ -124,11 +134,21 @@ def install_torch(snapshot: Snapshot) -> str:
         return f"install the torch that NVIDIA builds for Jetson: {JETSON_WHEELS}"
     architecture = known_or(snapshot.system.architecture, "x86_64")
     wheel = wheel_for(branch, of_gpus, architecture=architecture)
-    if wheel is None:
+    if wheel is not None:
+        return _install_wheel(snapshot, wheel)
+    later = wheel_for(DRIVER_TO_INSTALL, of_gpus, architecture=architecture)
+    if later is None:
         return (
-            f"no published torch wheel fits driver {branch} and these GPUs: "
-            f"{install_driver(snapshot)}"
+            "no published torch wheel has code for all of these GPUs: build torch for them, or use "
+            "an environment of its own for each kind"
         )
+    return (
+        f"no published torch wheel fits driver {branch} and these GPUs: "
+        f"{install_driver(snapshot)}, then {_install_wheel(snapshot, later)}"
+    )
+
+
+def _install_wheel(snapshot: Snapshot, wheel: Wheel) -> str:
     if _installer(snapshot) == "conda":
         return f"conda install -c conda-forge pytorch-gpu 'cuda-version={_series(wheel.tag)}'"
     return (
@@ -148,14 +168,14 @@ def reinstall_torch(snapshot: Snapshot) -> str:
 
 
 def install_driver(snapshot: Snapshot) -> str:
-    """The command that installs a current driver on this operating system."""
+    """The command that installs a driver for these GPUs on this operating system."""
+    driver = _driver_to_install(snapshot)
     if known_or(snapshot.system.wsl, False):  # noqa: FBT003
         return (
-            f"install driver {DRIVER_TO_INSTALL} or newer on Windows (nvidia.com/drivers), never "
-            "in WSL, then wsl --shutdown"
+            f"install {driver} on Windows (nvidia.com/drivers), never in WSL, then wsl --shutdown"
         )
     if known_or(snapshot.system.container, None) is not None:
-        return f"install driver {DRIVER_TO_INSTALL} or newer on the container's host"
+        return f"install {driver} on the container's host"
     kind = "-server-open" if _needs_open_module(snapshot) else "-server"
     system = known_or(snapshot.system.os_name, "").lower()
     if "ubuntu" in system:
@@ -165,7 +185,7 @@ def install_driver(snapshot: Snapshot) -> str:
     if _is_red_hat(system):
         stream = "open-dkms" if _needs_open_module(snapshot) else str(DRIVER_TO_INSTALL)
         return f"sudo dnf module install nvidia-driver:{stream} && sudo reboot"
-    return f"install driver {DRIVER_TO_INSTALL} or newer from nvidia.com/drivers and reboot"
+    return f"install {driver} from nvidia.com/drivers and reboot"
 
 
 def install_package(snapshot: Snapshot, *, apt: str, dnf: str) -> str:
@@ -200,11 +220,32 @@ def _installer(snapshot: Snapshot) -> str:
     return known_or(packages.environment_tool, None) or "pip"
 
 
+def _driver_to_install(snapshot: Snapshot) -> str:
+    """The driver branches that support these GPUs and run a published wheel."""
+    if not _before_turing(snapshot):
+        return f"driver {DRIVER_TO_INSTALL} or newer"
+    return (
+        f"a driver of branch 525 to {LAST_DRIVER_BEFORE_TURING} (the last that supports Maxwell, "
+        "Pascal and Volta)"
+    )
+
+
+def _before_turing(snapshot: Snapshot) -> bool:
+    """Whether a GPU is of the generations that newer driver branches have left behind."""
+    lowest, highest = BEFORE_TURING
+    return any(lowest <= capability <= highest for capability in capabilities(snapshot)) or any(
+        FIRST_MAXWELL_DEVICE_ID <= number < FIRST_TURING_DEVICE_ID for number in _ids(snapshot)
+    )
+
+
 def _needs_open_module(snapshot: Snapshot) -> bool:
     """Whether a GPU is of the Blackwell generation, which has no proprietary kernel module."""
+    return any(number >= FIRST_BLACKWELL_DEVICE_ID for number in _ids(snapshot))
+
+
+def _ids(snapshot: Snapshot) -> list[int]:
     devices = known_or(snapshot.driver.pci_devices, ())
-    ids = [int(d.device_id, 16) for d in devices if DEVICE_ID.fullmatch(d.device_id)]
-    return any(number >= FIRST_BLACKWELL_DEVICE_ID for number in ids)
+    return [int(d.device_id, 16) for d in devices if DEVICE_ID.fullmatch(d.device_id)]
 
 
 def _series(tag: str) -> str:

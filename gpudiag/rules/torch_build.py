@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 
 from gpudiag.finding import Finding, Severity, rule, subject_of
-from gpudiag.rules.compatibility import MINIMUM_DRIVER, major, support
+from gpudiag.rules.compatibility import MINIMUM_DRIVER, built_for, major, support
 from gpudiag.rules.machine import (
+    capabilities,
     driver_version,
     has_nvidia_gpu,
     install_distribution,
     install_driver,
     install_torch,
     installed,
+    pip_install,
     reinstall_torch,
 )
 from gpudiag.rules.requirement import release, satisfied
-from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
+from gpudiag.snapshot import Missing, NotObserved, Package, Snapshot, known, known_or
 
 COMPANIONS = ("torchvision", "torchaudio")
 NUMPY_2_FROM_TORCH = (2, 3)  # older builds were compiled against NumPy 1
 NUMPY_1 = "numpy<2"
+NO_COMMAND = ("no published", "install the torch")  # how a cure begins that needs more than pip
+CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
 NO_NUMPY = "No module named 'numpy'"
 
 
@@ -58,10 +62,12 @@ def driver_too_old(snapshot: Snapshot) -> Finding | None:
 
     Every CUDA 12.x build runs on a driver of branch 525 or newer, every 13.x build from 580 on,
     every 11.x build from 450 on. The driver's own CUDA version need not be as high as torch's:
-    only the major version counts.
+    only the major version counts. 580 is the last branch that supports Maxwell, Pascal and Volta,
+    and the builds for CUDA 13 have no code for these: there the wheel of cu126 is the cure, on a
+    driver of branch 525 to 580.
 
     Cure: install the torch build that this driver can run (the report has the command); or upgrade
-    the driver.
+    the driver, where this build has code for the GPUs.
     """
     build = known(snapshot.torch.cuda_version)
     if build is None or not has_nvidia_gpu(snapshot):
@@ -76,6 +82,9 @@ def driver_too_old(snapshot: Snapshot) -> Finding | None:
     if major(version) >= needed:
         return None
     reinstall = install_torch(snapshot)
+    driver_cures = built_for(
+        build, capabilities(snapshot), known_or(snapshot.torch.arch_list, ())
+    ) and not reinstall.startswith(NO_COMMAND)
     return Finding(
         evidence=(
             f"torch {known_or(snapshot.torch.version, '')} is built for CUDA {build}, "
@@ -85,7 +94,7 @@ def driver_too_old(snapshot: Snapshot) -> Finding | None:
         ),
         cause="CUDA refuses to start with a driver that is older than its major version",
         fix=f"{reinstall}; or upgrade the driver: {install_driver(snapshot)}"
-        if "--index-url" in reinstall
+        if driver_cures
         else reinstall,
     )
 
@@ -97,6 +106,8 @@ def no_kernel_image(snapshot: Snapshot) -> tuple[Finding, ...]:
     torch carries compiled code for a list of architectures. A GPU runs code of its own major
     version with an equal or lower minor one, or PTX of any earlier architecture. With neither,
     the first kernel fails with "no kernel image is available for execution on the device".
+    Maxwell, Pascal and Volta have code in the wheels of cu126 (CUDA 12.6) and in none for CUDA 13;
+    driver branch 580 is the last that supports them.
     """
     if known(snapshot.torch.cuda_version) is None:
         return ()
@@ -130,32 +141,47 @@ def torchvision_does_not_fit(snapshot: Snapshot) -> Finding | None:
 
     The companion was built against another torch: another version, or CUDA against CPU. Its
     compiled operators are not registered, and the import ends with "operator torchvision::nms
-    does not exist".
+    does not exist". Where torch is the build that this machine needs, only the companion is
+    replaced.
+
+    Cure: install the companion alone, from the index of the torch that is installed (the report has
+    the command); or install both from one index.
     """
     packages = installed(snapshot)
     torch = packages.get("torch")
     if torch is None:
         return None
-    evidence = [
-        f"{need.package} {packages[need.package].version} requires torch{need.specifier}, "
-        f"installed is {need.installed}"
+    of_another_version = [
+        need
         for need in known(snapshot.packages.requirements)
         if need.package in COMPANIONS
         and need.package in packages  # a snapshot is data from anywhere
         and need.requires == "torch"
         and not satisfied(need)
     ]
+    evidence = [
+        f"{need.package} {packages[need.package].version} requires torch{need.specifier}, "
+        f"installed is {need.installed}"
+        for need in of_another_version
+    ]
+    of_another_kind = []
     for name in COMPANIONS:
         companion = packages.get(name)
         ours, theirs = _flavour(torch.build), _flavour(companion.build if companion else None)
         if ours and theirs and ours != theirs:
             evidence.append(f"torch is a {ours} build, {name} a {theirs} build")
+            of_another_kind.append(name)
     if not evidence:
         return None
     return Finding(
         evidence=tuple(evidence),
         cause="importing the companion fails: operator torchvision::nms does not exist",
-        fix=f"install both from one index: {reinstall_torch(snapshot)}",
+        fix=_of_one_index(
+            snapshot,
+            torch,
+            [packages[name] for name in of_another_kind],
+            {need.package for need in of_another_version},
+        ),
     )
 
 
@@ -229,6 +255,38 @@ def numpy_not_installed(snapshot: Snapshot) -> Finding | None:
         cause="tensor.numpy() and torch.from_numpy() fail with 'Numpy is not available'",
         fix=install_distribution(snapshot, wanted),
     )
+
+
+def _of_one_index(
+    snapshot: Snapshot, torch: Package, of_another_kind: list[Package], of_another_version: set[str]
+) -> str:
+    """The command that makes torch and its companions one pair, leaving alone what is right."""
+    if not _is_cpu_torch_without_gpu(snapshot, torch):
+        return f"install both from one index: {reinstall_torch(snapshot)}"
+    alone = [one for one in of_another_kind if one.name not in of_another_version]
+    commands = []
+    if of_another_version:
+        names = " ".join(sorted(of_another_version))
+        commands.append(
+            f"{pip_install(snapshot)} --upgrade torch=={_public(torch.version)} {names} {CPU_INDEX}"
+        )
+    if alone:
+        pinned = " ".join(f"{one.name}=={_public(one.version)}" for one in alone)
+        commands.append(f"{pip_install(snapshot)} --force-reinstall --no-deps {pinned} {CPU_INDEX}")
+    return " && ".join(commands)
+
+
+def _is_cpu_torch_without_gpu(snapshot: Snapshot, torch: Package) -> bool:
+    """Whether torch is the build for the CPU, and that is the right one here."""
+    try:
+        return _flavour(torch.build) == "CPU" and not has_nvidia_gpu(snapshot)
+    except NotObserved:
+        return False
+
+
+def _public(version: str) -> str:
+    """A version without the tag of its build."""
+    return version.partition("+")[0]
 
 
 def _flavour(build: str | None) -> str | None:
