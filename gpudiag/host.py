@@ -283,6 +283,20 @@ class Host:
         """Whether there is such a file or folder, followed through links."""
         return os.path.exists(self._within(path))  # noqa: PTH110 - as _below
 
+    def working_folder(self) -> str | Missing:
+        """The folder in which this process runs; it may have been removed."""
+        try:
+            return os.getcwd()  # noqa: PTH109 - as _below
+        except OSError as error:
+            return _missing(f"working directory: {error.strerror}")
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two paths lead to one file or folder; one that is not there is none."""
+        try:
+            return os.path.samefile(self._within(one), self._within(other))  # noqa: PTH121 - as _below
+        except OSError:
+            return False
+
     def link_target_name(self, path: str) -> str | None:
         """The last part of what a symbolic link points to, None if it is no link."""
         try:

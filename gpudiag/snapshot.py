@@ -19,6 +19,7 @@ from gpudiag.fact import (
     not_recorded,
 )
 from gpudiag.gpu import Gpu, GpuPair, GpuProcess, MigInstance, NvLinkError, Nvml
+from gpudiag.plausible import is_memory, is_temperature
 from gpudiag.version import __version__
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "TorchBuild",
     "TorchDevice",
     "Variable",
+    "is_memory",
+    "is_temperature",
     "known",
     "known_or",
     "not_recorded",
@@ -200,6 +203,7 @@ class Packages(Section, frozen=True, kw_only=True):
     environment_kind: Fact[str] = not_recorded()  # venv, conda, system
     environment_tool: Fact[str | None] = not_recorded()  # uv, virtualenv, … that made a venv
     prefix: Fact[str] = not_recorded()
+    torch_in_working_folder: Fact[str | None] = not_recorded()  # its path, where it is another one
 
 
 class Disk(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from gpudiag.plausible import plausible
 from gpudiag.snapshot import (
     AllocatorState,
     Fact,
@@ -71,7 +72,7 @@ def devices(snapshot: Snapshot) -> list[Row]:
             "compute_mode": gpu.compute_mode,
             "persistence_enabled": gpu.persistence_enabled,
         }
-        for gpu in known_or(snapshot.nvml.gpus, ())
+        for gpu in _gpus(snapshot)
     ]
 
 
@@ -93,7 +94,7 @@ def memory(snapshot: Snapshot, seen: Seen | None = None) -> list[Row]:
             "suspects": ONLY_HERE if seen is None else "; ".join(suspects(gpu, snapshot, seen)),
             **_this_process(gpu, snapshot.torch.allocator),
         }
-        for gpu in known_or(snapshot.nvml.gpus, ())
+        for gpu in _gpus(snapshot)
     ]
 
 
@@ -114,9 +115,14 @@ def processes(snapshot: Snapshot, seen: Seen | None = None) -> list[Row]:
             "used_bytes": process.used_bytes,
             **_on_this_machine(process.pid, seen),
         }
-        for gpu in known_or(snapshot.nvml.gpus, ())
+        for gpu in _gpus(snapshot)
         for process in sorted(known_or(gpu.processes, ()), key=by_size)
     ]
+
+
+def _gpus(snapshot: Snapshot) -> list[Gpu]:
+    """The GPUs without the figures that cannot be true."""
+    return [plausible(gpu) for gpu in known_or(snapshot.nvml.gpus, ())]
 
 
 TABLES: dict[str, Callable[..., list[Row]]] = {

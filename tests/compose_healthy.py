@@ -220,6 +220,7 @@ def packages(**facts):
             need("torch", "triton", "==3.5.1", "3.5.1"),
         ),
         "environment_kind": "venv",
+        "torch_in_working_folder": None,
         "environment_tool": None,
         "prefix": "/venv",
     }

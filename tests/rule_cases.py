@@ -558,6 +558,15 @@ TORCH = {
             "packages": {"installed": (package("torch", "2.9.0"), package("numpy", "2.0.0"))},
         },
     ),
+    "GD227": case(
+        {"torch": {"import_error": Missing("import torch gave no answer within 20 s")}},
+        {"torch": {"import_error": None}},
+        {"torch": {"import_error": "ImportError: no kernel image"}},
+    ),
+    "GD228": case(
+        {"packages": {"torch_in_working_folder": "/home/ada/project/torch.py"}},
+        {"packages": {"torch_in_working_folder": None}},
+    ),
 }
 
 VISIBILITY = {
@@ -913,9 +922,10 @@ SYSTEM = {
     ),
     "GD617": case(
         {
-            "torch": {"float32_matmul_precision": "highest"},
+            "torch": {"float32_matmul_precision": "highest", "cuda_available": True},
             "gpus": [{"compute_capability": (8, 0)}],
         },
+        {"torch": {"cuda_available": False}},  # a build for the CPU, or no GPU for this process
         {"torch": {"float32_matmul_precision": "high"}},
         {"gpus": {"compute_capability": (7, 5)}},
     ),

@@ -14,11 +14,18 @@ LIBRARIES = re.compile(
     r"lib(?:cudnn|cublas|cublasLt|nccl|nvJitLink|cudart|cuda|cusparse|cusparseLt|nvrtc)\.so"
 )
 CUDNN_9 = 90_000  # from here on a major version has four digits behind it, before it three
+ESSENTIAL = ("__version__", "version", "cuda", "backends")  # what any torch that works has
+LONGEST_ERROR = 4000  # characters of an import's error from its beginning, and from its end
+
+# A way to the parent of our own: what torch or a library of it prints goes to standard error.
+PARENT = os.fdopen(os.dup(1), "w", encoding="utf-8")
+os.dup2(2, 1)
 
 
 def say(facts: dict[str, Any]) -> None:
     """Tell the parent; what has been said is kept even if the next question is fatal."""
-    print(f"\x1e{json.dumps(facts)}", flush=True)  # the sign tells it from what a library prints
+    PARENT.write(f"\x1e{json.dumps(facts)}\n")  # the sign tells it from what a library prints
+    PARENT.flush()
 
 
 def version_on_disk() -> dict[str, Any] | None:
@@ -29,7 +36,10 @@ def version_on_disk() -> dict[str, Any] | None:
     if not spec.submodule_search_locations:
         shadow = {"missing": f"{spec.origin} is imported in place of torch"}
         return {"version": shadow, "import_error": shadow["missing"]}
-    folder = spec.submodule_search_locations[0]
+    folder = next(iter(spec.submodule_search_locations))
+    if spec.origin is None and not os.path.exists(f"{folder}/__init__.py"):  # noqa: PTH110 - as below
+        left = f"{folder} is a folder without __init__.py: no torch, but what is left of one"
+        return {"version": {"missing": left}, "import_error": left}
     facts = {}
     try:
         with open(f"{folder}/version.py") as file:  # noqa: PTH123 - pathlib is not loaded yet
@@ -56,6 +66,23 @@ def dotted(version: Any) -> str | None:
         return ".".join(map(str, version))
     major = 10_000 if version >= CUDNN_9 else 1_000
     return f"{version // major}.{version % major // 100}.{version % 100}"
+
+
+def told(error: BaseException) -> str:
+    """The kind and the text of an error, without the middle of a text that is endless."""
+    text = f"{type(error).__name__}: {error}"
+    if len(text) <= 2 * LONGEST_ERROR:
+        return text
+    return f"{text[:LONGEST_ERROR]}\n…\n{text[-LONGEST_ERROR:]}"
+
+
+def incomplete(torch: Any) -> str | None:
+    """What a torch that was imported lacks, None if it is whole."""
+    absent = [name for name in ESSENTIAL if not hasattr(torch, name)]
+    if not absent:
+        return None
+    place = getattr(torch, "__file__", "torch")
+    return f"{place} is not a whole torch: it has no {', '.join(absent)}"
 
 
 def build(torch: Any) -> dict[str, Any]:
@@ -189,8 +216,11 @@ def main() -> None:
         try:
             import torch
         except BaseException as error:
-            say({"import_error": f"{type(error).__name__}: {error}"})
+            say({"import_error": told(error)})
             return
+    if lacks := incomplete(torch):
+        say({"import_error": lacks})
+        return
     say({"import_error": None, "import_warnings": [str(warning.message) for warning in said]})
     for part in (build, cuda):
         try:

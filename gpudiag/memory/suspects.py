@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from gpudiag.plausible import plausible
 from gpudiag.snapshot import Gpu, Missing, Snapshot, known_or
 from gpudiag.tables import unaccounted_bytes
 
@@ -37,7 +38,8 @@ def suspects(gpu: Gpu, snapshot: Snapshot, seen: Seen) -> tuple[str, ...]:
 def explanation(snapshot: Snapshot, seen: Seen) -> str:
     """How each GPU's memory in use adds up, with who could hold the rest; empty without GPUs."""
     return "\n".join(
-        "\n".join(_lines(gpu, snapshot, seen)) for gpu in known_or(snapshot.nvml.gpus, ())
+        "\n".join(_lines(plausible(gpu), snapshot, seen))
+        for gpu in known_or(snapshot.nvml.gpus, ())
     )
 
 

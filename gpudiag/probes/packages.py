@@ -36,7 +36,20 @@ def packages(host: Host, limit_s: float) -> Packages:  # noqa: ARG001 - reads a 
         environment_kind=_environment_kind(host),
         environment_tool=_environment_tool(host),
         prefix=sys.prefix,
+        torch_in_working_folder=torch_in_working_folder(host, folders),
     )
+
+
+def torch_in_working_folder(host: Host, folders: list[str]) -> str | Missing | None:
+    """What a program started here imports in place of the torch that is installed in a folder."""
+    here = host.working_folder()
+    if isinstance(here, Missing) or host.environment.get("PYTHONSAFEPATH"):
+        return here if isinstance(here, Missing) else None
+    elsewhere = [folder for folder in folders if not host.same(folder, here)]
+    if not any(host.exists(f"{folder}/torch/__init__.py") for folder in elsewhere):
+        return None
+    ours = (f"{here}/torch/__init__.py", f"{here}/torch.py")
+    return next((path for path in ours if host.exists(path)), None)
 
 
 def in_folder(host: Host, folder: str) -> list[Package]:

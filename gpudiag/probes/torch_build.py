@@ -7,20 +7,24 @@ import sys
 import msgspec
 
 from gpudiag import children
-from gpudiag.host import Host
+from gpudiag.host import Completed, Host
 from gpudiag.probes.child import merged, spoken
 from gpudiag.snapshot import AllocatorState, Missing, TorchBuild
 
 
 def torch_build(host: Host, limit_s: float) -> TorchBuild:
-    """Torch's facts; an import that crashes or hangs is a fact, told in ``import_error``."""
+    """Torch's facts; an import that fails or crashes is a fact, told in ``import_error``."""
     allocator = allocator_states()
-    objects, failure = spoken(host.run(*children.torch(), timeout_s=limit_s))
+    outcome = host.run(*children.torch(), timeout_s=limit_s)
+    objects, failure = spoken(outcome)
     said = merged(objects)
     if not said:
         return TorchBuild.missing(f"torch could not be asked: {failure}", python=sys.executable)
-    if "import_error" not in said:
-        said["import_error"] = f"the process that ran 'import torch' ended: {failure}"
+    if "import_error" not in said and _timed_out(outcome):  # slow is not broken
+        said["import_error"] = {"missing": f"import torch gave no answer within {limit_s:g} s"}
+    elif "import_error" not in said:
+        ended = failure or "exit code 0, before the import was done"
+        said["import_error"] = f"the process that ran 'import torch' ended: {ended}"
     import_error = said["import_error"]
     if isinstance(import_error, str):
         reason = f"import torch fails: {_first_line(import_error)}"
@@ -63,6 +67,10 @@ def torch_not_asked(host: Host, limit_s: float) -> TorchBuild:  # noqa: ARG001 -
     return TorchBuild.missing(
         "torch was not asked (--no-torch)", python=sys.executable, allocator=allocator_states()
     )
+
+
+def _timed_out(outcome: Completed | Missing) -> bool:
+    return isinstance(outcome, Completed) and outcome.exit_code is None
 
 
 def _first_line(text: str) -> str:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gpudiag.diagnose import Report
 from gpudiag.finding import Severity
+from gpudiag.plausible import plausible
 from gpudiag.render.as_table import printable
 from gpudiag.snapshot import Gpu, Missing, known_or
 
@@ -46,10 +47,11 @@ GPU_GAUGES = (
 def as_prometheus(report: Report) -> str:
     """GPU gauges, one ``gpudiag_finding`` per finding, and how many rules said what.
 
-    A fact that is missing has no sample. ``gpudiag_snapshot_timestamp_seconds`` tells how old the
-    file is: alert on it, since a file that is not written any more looks healthy for ever.
+    A fact that is missing has no sample, nor has a figure that cannot be true.
+    ``gpudiag_snapshot_timestamp_seconds`` tells how old the file is: alert on it, since a file that
+    is not written any more looks healthy for ever.
     """
-    gpus = known_or(report.snapshot.nvml.gpus, ())
+    gpus = [plausible(gpu) for gpu in known_or(report.snapshot.nvml.gpus, ())]
     metrics = [_metric(f"gpu_{g.name}", g.help, _samples(gpus, g)) for g in GPU_GAUGES]
     metrics += [
         _metric("finding", "What gpudiag found, 1 for each.", _findings(report)),

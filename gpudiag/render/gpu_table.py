@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gpudiag.diagnose import Report
 from gpudiag.finding import subject_of
+from gpudiag.plausible import plausible
 from gpudiag.render.as_table import GIB, printable
 from gpudiag.snapshot import Fact, Gpu, Missing, known_or
 
@@ -22,7 +23,7 @@ GAP = "  "
 
 def gpu_table(report: Report, *, width: int) -> str:
     """One row per GPU with the ids of its findings, at most *width* columns wide."""
-    gpus = known_or(report.snapshot.nvml.gpus, ())
+    gpus = [plausible(gpu) for gpu in known_or(report.snapshot.nvml.gpus, ())]
     if not gpus:
         return ""
     ids: dict[str | None, list[str]] = {}

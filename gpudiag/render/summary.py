@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from gpudiag.diagnose import Report
 from gpudiag.finding import Severity, subject_of
+from gpudiag.plausible import plausible
 from gpudiag.render.as_table import GIB
 from gpudiag.snapshot import Fact, Gpu, Missing, Snapshot, known_or
 
@@ -95,7 +96,10 @@ def gpu_rows(report: Report) -> list[tuple[str, ...]]:
     for finding in report.findings:
         ids.setdefault(finding.subject, []).append(finding.id)
     return [
-        (*_cells(gpu), ", ".join(dict.fromkeys(ids.get(subject_of(gpu), []))) or _state(gpu))
+        (
+            *_cells(plausible(gpu)),
+            ", ".join(dict.fromkeys(ids.get(subject_of(gpu), []))) or _state(gpu),
+        )
         for gpu in known_or(report.snapshot.nvml.gpus, ())
     ]
 

@@ -84,6 +84,8 @@ RULES: tuple[Rule, ...] = (
     packages.user_site_shadows,
     torch_runtime.newer_build_possible,
     torch_build.numpy_not_installed,
+    import_error.import_takes_long,
+    import_error.torch_in_working_folder,
     visibility.all_gpus_hidden,
     visibility.visible_devices_malformed,
     visibility.visible_device_repeated,

@@ -154,6 +154,8 @@ def tensor_float_off(snapshot: Snapshot) -> Finding | None:
     """
     if known(snapshot.torch.float32_matmul_precision) != "highest":
         return None
+    if not known(snapshot.torch.cuda_available):
+        return None  # nothing runs on the GPU
     able = [capability for capability in _capabilities(snapshot) if capability >= TF32_FROM]
     if not able:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, gpu_rule, rule
-from gpudiag.snapshot import Gpu, Snapshot, known, known_or
+from gpudiag.snapshot import Gpu, Snapshot, is_memory, is_temperature, known, known_or
 
 NVML_GPU_IS_LOST = 15
 NVML_RESET_REQUIRED = 16
@@ -20,8 +20,6 @@ XID_CATALOGUE = "https://docs.nvidia.com/deploy/xid-errors/"
 ROW_REMAPPING = "https://docs.nvidia.com/deploy/a100-gpu-mem-error-mgmt/"
 PAGE_RETIREMENT = "https://docs.nvidia.com/deploy/dynamic-page-retirement/visibility.html"
 
-COLDEST_CELSIUS = 1  # a sensor that reads 0 or less reads nothing
-HOTTEST_CELSIUS = 130  # silicon is switched off long before
 POWER_LIMIT_TOLERANCE_WATTS = 1.0  # limits are set in whole watts
 
 # Xid events that mean the GPU or its memory, not the program that ran on it.
@@ -207,10 +205,10 @@ def implausible_readings(gpu: Gpu) -> Finding | None:
     """
     evidence = []
     celsius = known(gpu.temperature_celsius)
-    if not COLDEST_CELSIUS <= celsius <= HOTTEST_CELSIUS:
+    if not is_temperature(celsius):
         evidence.append(f"GPU {gpu.index}: temperature {celsius} °C")
     total, used = known(gpu.memory_total_bytes), known(gpu.memory_used_bytes)
-    if total <= 0 or used > total:
+    if not is_memory(used, total):
         evidence.append(f"GPU {gpu.index}: {used} of {total} bytes in use")
     if not evidence:
         return None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import library_path, reinstall_torch
-from gpudiag.snapshot import Snapshot, known
+from gpudiag.snapshot import Missing, Snapshot, known
 
 
 class ImportFault(NamedTuple):
@@ -18,7 +18,13 @@ class ImportFault(NamedTuple):
     fix: str  # {install} is the command for the right wheel
 
 
+TIMED_OUT = re.compile(r"no answer within")  # a probe's words
 IMPORT_FAULTS = (
+    ImportFault(
+        r"without __init__\.py|is not a whole torch",
+        "an installation of torch was removed or broken off half-way, and left files behind",
+        "remove the folder that is named there (rename it if it is yours), then {install}",
+    ),
     ImportFault(
         r"__nvJitLink\w+",
         "an older libnvJitLink of a system CUDA toolkit is loaded before the one torch brought",
@@ -67,11 +73,6 @@ IMPORT_FAULTS = (
         "rename it; python -c 'import torch; print(torch.__file__)' shows where it lies",
     ),
     ImportFault(
-        r"no answer within",
-        "importing torch takes longer than was waited for, as from a network disk",
-        "ask again with a larger --timeout, or install the environment on a local disk",
-    ),
-    ImportFault(
         r"No module named '?(\S+?)'?$",
         "a package that torch needs is not installed",
         "{install}",
@@ -86,15 +87,20 @@ def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
     ``import torch`` was run in a process of its own and ended with an error or a crash. Known
     texts are traced to their cause.
 
+    A folder called torch without its ``__init__.py``, or with an empty one, imports without an
+    error and is none the less no torch: that is told here, too. That the import is merely slow is
+    told by GD227.
+
     Cause: the text says which: a library of a system toolkit in place of the wheel's, a library
     that is missing or cut short (a bus error), a C library or a processor that is too old, a file
-    called torch in the way, or an installation that is mixed from several.
+    called torch in the way, what a removed installation left behind, or an installation that is
+    mixed from several.
 
     Cure: unset LD_LIBRARY_PATH; or install torch anew, in the build that fits this machine (the
-    report has the command).
+    report has the command); or remove what is left of a former torch first.
     """
     error = known(snapshot.torch.import_error)
-    if error is None:
+    if error is None or TIMED_OUT.search(error):
         return None
     for fault in IMPORT_FAULTS:
         if re.search(fault.pattern, error):
@@ -109,4 +115,46 @@ def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
         evidence=tuple(evidence),
         cause=cause,
         fix=fix.format(install=reinstall_torch(snapshot)),
+    )
+
+
+@rule("GD227", Severity.WARNING, "https://github.com/pytorch/pytorch/issues/137260")
+def import_takes_long(snapshot: Snapshot) -> Finding | None:
+    """Importing torch takes longer than gpudiag waited.
+
+    The process that imports torch gave no answer in time. Nothing is known to be broken: from a
+    cold network disk, or on a machine that is busy, the import takes minutes.
+
+    Ignore it when the first import after a start is always this slow.
+    """
+    error = snapshot.torch.import_error
+    said = error.missing if isinstance(error, Missing) else error
+    if said is None or not TIMED_OUT.search(said):
+        known(error)
+        return None
+    return Finding(
+        evidence=(said,),
+        cause="every program that uses torch starts as slowly, and nothing is known of this torch",
+        fix="ask again with a larger --timeout: the files are cached now; or install the "
+        "environment on a local disk",
+    )
+
+
+@rule("GD228", Severity.WARNING, "https://docs.python.org/3/library/sys_path_init.html")
+def torch_in_working_folder(snapshot: Snapshot) -> Finding | None:
+    """A file or folder called torch lies in the working directory.
+
+    Python looks beside the program first (with ``python -m`` and ``python -c`` in the working
+    directory), and torch is installed elsewhere. The file is looked for, never imported.
+
+    Ignore it when no program is started from this folder or lies in it.
+    """
+    path = known(snapshot.packages.torch_in_working_folder)
+    if path is None:
+        return None
+    return Finding(
+        evidence=(f"{path} comes before the torch that is installed",),
+        cause="'import torch' gives that file and ends with \"module 'torch' has no attribute\"",
+        fix="rename it, and remove the folder __pycache__ beside it; or start programs from "
+        "another folder",
     )

@@ -70,6 +70,46 @@ def test_a_truncated_library_of_torch(broken, kept_bytes, sign):
     assert broken.run("-c", "import torch").returncode != 0
 
 
+@pytest.mark.parametrize(
+    ("files", "evidence"),
+    [
+        ({"torch/lib/libx.so": ""}, "is a folder without __init__.py"),
+        ({"torch/__init__.py": ""}, "is not a whole torch: it has no __version__, version, cuda"),
+        (
+            {"torch/__init__.py": "__version__ = '2.9.0'", "torch-2.9.0.dist-info/METADATA": ""},
+            "is not a whole torch: it has no version, cuda",
+        ),
+    ],
+)
+def test_what_a_removed_torch_left_behind(broken, files, evidence):
+    broken.write(files)
+
+    document = broken.diagnose()
+
+    found = finding(document, "GD205")
+    assert found["severity"] == "error"
+    assert evidence in found["evidence"][0]
+    assert f"{broken.site}/torch" in found["evidence"][0]
+    assert found["fix"].startswith("remove the folder that is named there")
+    assert found["fix"].endswith(
+        f"{broken.python} -m pip install --force-reinstall torch torchvision"
+    )
+    proof = broken.run("-c", "import torch; torch.ones(1)")
+    assert "module 'torch' has no attribute 'ones'" in proof.stderr
+
+
+def test_a_cuda_torchvision_beside_the_cpu_torch_of_a_machine_without_gpu(broken):
+    """Only what is wrong is replaced: torch may be hundreds of MiB, and is right."""
+    broken.write(json.loads((FILES / "cpu_torch_with_cuda_torchvision.json").read_text()))
+
+    document = broken.diagnose("--no-torch")
+
+    assert finding(document, "GD204")["fix"] == (
+        f"{broken.python} -m pip install --force-reinstall --no-deps torchvision==0.28.0 "
+        "--index-url https://download.pytorch.org/whl/cpu"
+    )
+
+
 def test_two_nvml_bindings(broken, nvml):
     """The old package is imported in place of NVIDIA's module, and the GPUs are listed with it."""
     broken.install("pynvml==11.5.3")

@@ -10,7 +10,7 @@ from gpudiag.probes import topology
 from gpudiag.probes.driver import driver
 from gpudiag.probes.environment import environment, meant_by
 from gpudiag.probes.kernel_log import kernel_log
-from gpudiag.probes.packages import in_folder, requirements
+from gpudiag.probes.packages import in_folder, requirements, torch_in_working_folder
 from gpudiag.probes.system import system
 from gpudiag.snapshot import Missing, Package, PciDevice, Requirement, known, known_or
 
@@ -502,3 +502,32 @@ def test_dmesg_is_the_last_resort(tmp_path, body, expected):
     seen = kernel_log(Host(root=tmp_path, environment={"PATH": f"{tmp_path}/bin"}), 5)
 
     assert seen.source == expected or seen.source == Missing(expected)
+
+
+@pytest.mark.parametrize("path", ["torch.py", "torch/__init__.py"])
+def test_a_torch_in_the_working_folder_is_told_and_never_imported(tmp_path, monkeypatch, path):
+    installed, project = tmp_path / "site-packages", tmp_path / "project"
+    for file in (installed / "torch" / "__init__.py", project / path):
+        file.parent.mkdir(parents=True)
+        file.write_text("raise SystemExit('imported')\n")
+    (tmp_path / "link").symlink_to(installed)
+    host, folders = Host(environment={}), [str(tmp_path / "link")]
+
+    monkeypatch.chdir(project)
+    assert torch_in_working_folder(host, [str(project), *folders]) == str(project / path)
+    assert torch_in_working_folder(host, [str(project)]) is None  # there is no other one
+    safe = Host(environment={"PYTHONSAFEPATH": "1"})  # Python does not look there
+    assert torch_in_working_folder(safe, folders) is None
+    monkeypatch.chdir(installed)
+    assert torch_in_working_folder(host, folders) is None  # it is the installed one
+    monkeypatch.chdir(tmp_path)
+    assert torch_in_working_folder(host, folders) is None
+
+
+def test_a_working_folder_that_was_removed_is_a_gap(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert isinstance(torch_in_working_folder(Host(), ["/lib"]), Missing)

@@ -8,12 +8,13 @@ import time
 import pytest
 from builders import only
 
+from gpudiag.finding import Severity
 from gpudiag.host import Host
 from gpudiag.probes import Probe, take_snapshot
 from gpudiag.probes.driver import driver
 from gpudiag.probes.nvml import nvml as ask_nvml
 from gpudiag.probes.torch_build import torch_build
-from gpudiag.rules.import_error import torch_does_not_import
+from gpudiag.rules.import_error import import_takes_long, torch_does_not_import
 from gpudiag.snapshot import Driver, Missing, NotObserved, Snapshot, System, known, known_or
 
 
@@ -245,10 +246,17 @@ def fake_torch(folder, init, *, version="2.9.0+cu128", cuda="'12.8'"):
             "the process that ran 'import torch' ended: exit code 3",
         ),
         (
-            "import time; time.sleep(60)",
-            "the process that ran 'import torch' ended: no answer within 2 s",
+            "import os; os._exit(0)",
+            "the process that ran 'import torch' ended: exit code 0, before the import was done",
         ),
         ("import sys; sys.exit(1)", "SystemExit: 1"),
+        ("print('x' * 10_000_000); raise RuntimeError('lost')", "RuntimeError: lost"),
+        ("import sys; sys.stdout = None; raise RuntimeError('lost')", "RuntimeError: lost"),
+        ("import os; os.close(1); raise RuntimeError('lost')", "RuntimeError: lost"),
+        (
+            "raise RuntimeError('x' * 10_000_000)",
+            f"RuntimeError: {'x' * 3986}\n…\n{'x' * 4000}",
+        ),
     ],
 )
 def test_an_import_that_fails_is_a_fact_beside_what_the_files_say(tmp_path, init, error):
@@ -260,6 +268,35 @@ def test_an_import_that_fails_is_a_fact_beside_what_the_files_say(tmp_path, init
     assert facts.python == sys.executable
     with pytest.raises(NotObserved, match="import torch fails"):
         known(facts.arch_list)
+
+
+@pytest.mark.parametrize(
+    ("init", "lacks"),
+    [
+        ("", "__version__, version, cuda, backends"),
+        ("__version__ = '2.9.0'", "version, cuda, backends"),
+    ],
+)
+def test_what_imports_and_is_no_torch_is_told_as_a_failing_import(tmp_path, init, lacks):
+    facts = torch_build(fake_torch(tmp_path, init), 20)
+
+    place = tmp_path / "torch" / "__init__.py"
+    assert facts.import_error == f"{place} is not a whole torch: it has no {lacks}"
+
+
+def test_an_import_that_takes_long_is_not_a_torch_that_is_broken(tmp_path):
+    facts = torch_build(fake_torch(tmp_path, "import time; time.sleep(60)"), 2)
+
+    seen = Snapshot(torch=facts)
+    assert facts.import_error == Missing("import torch gave no answer within 2 s")
+    assert (facts.version, facts.cuda_version) == ("2.9.0+cu128", "12.8")
+    finding = only(import_takes_long, seen)
+    assert (finding.severity, finding.evidence) == (
+        Severity.WARNING,
+        ("import torch gave no answer within 2 s",),
+    )
+    with pytest.raises(NotObserved, match="no answer within 2 s"):
+        torch_does_not_import(seen)
 
 
 def test_a_truncated_library_is_named(tmp_path):
@@ -363,7 +400,7 @@ def test_the_whole_is_bounded_by_the_timeout(tmp_path):
     seen = take_snapshot(host, timeout_s=1.5)
 
     assert time.monotonic() - started < 8
-    assert "no answer within 1.5 s" in known(seen.torch.import_error)
+    assert seen.torch.import_error == Missing("import torch gave no answer within 1.5 s")
     assert isinstance(seen.system.kernel, str)
 
 
