@@ -9,7 +9,7 @@ from gpudiag.snapshot import Snapshot, known_or
 ALTERNATIVE = "; or "  # between cures that do the same; the least invasive stands first
 # Commands that change the machine, which a container shares with others and may not touch.
 OF_THE_HOST = re.compile(
-    r"\b(?:reboot|modprobe|rmmod|systemctl|dkms|update-initramfs|mokutil|nvidia-bug-report)\b"
+    r"\b(?:reboot|dmesg|modprobe|rmmod|systemctl|dkms|update-initramfs|mokutil|nvidia-bug-report)\b"
     r"|--gpu-reset|nvidia-smi -i \d+ -(?:pl|pm|rgc|rac|e|mig|c)\b|/etc/modprobe\.d"
 )
 KUBERNETES = ("kubernetes", "kubepods")

@@ -156,6 +156,8 @@ def _verdict(report: Report, screen: Screen) -> str:
     gpus = len(known_or(report.snapshot.nvml.gpus, ()))
     if gpus == 0:
         return ""  # a finding says so, or nothing could be asked
+    if report.findings:
+        return screen.paint("✓ no errors and no warnings; what could be better:", "32;1")
     return screen.paint("✓ nothing is wrong that gpudiag can see", "32;1")
 
 

@@ -198,8 +198,8 @@ def torch_finds_no_gpu(snapshot: Snapshot) -> Finding | None:
             *([known_or(torch.cuda_error, "") or ""] if known_or(torch.cuda_error, None) else []),
         ),
         cause="everything runs on the CPU, or ends with an error at the first .cuda()",
-        fix="start with the other findings and those that could not be asked (-v); where there "
-        "are none: sudo dmesg | grep -i nvrm",
+        fix="start with the other findings and those that could not be asked (-v); or where "
+        "there are none: sudo dmesg | grep -i nvrm",
     )
 
 

@@ -223,7 +223,7 @@ def cuda_lists_fewer(snapshot: Snapshot) -> Finding | None:
             f"{VARIABLE}={value!r}" if read else f"{VARIABLE} is not set",
         ),
         cause="a GPU does not start, or is closed to this process",
-        fix="sudo dmesg | grep -i nvrm names the GPU; look at its compute mode and its files in "
+        fix="sudo dmesg | grep -i nvrm names the GPU; or look at its compute mode and its files in "
         "/dev",
     )
 

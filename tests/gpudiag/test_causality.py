@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from builders import gpu, snapshot
+from builders import gpu, only, snapshot
 from rule_cases import CASES, GPU_NODES, H100, build, device, package
 
 from gpudiag.cure import fitted
@@ -11,7 +11,7 @@ from gpudiag.diagnose import diagnose
 from gpudiag.finding import Finding, Severity, gpu_rule, rule
 from gpudiag.render.as_json import as_json
 from gpudiag.render.as_text import as_text
-from gpudiag.rules import RULES, machine
+from gpudiag.rules import RULES, driver, hardware, machine, torch_runtime
 from gpudiag.snapshot import known
 
 BY_ID = {rule.id: rule for rule in RULES}
@@ -160,6 +160,40 @@ def test_a_cure_knows_root_and_containers(system, expected):
     fix = "sudo modprobe nvidia_uvm; or sudo apt install gcc"
 
     assert fitted(fix, snapshot(system=system)) == expected
+
+
+@pytest.mark.parametrize(
+    ("check", "facts", "cures"),
+    [
+        (
+            hardware.gpu_lost,
+            {"gpus": [gpu(error_codes=(15,))]},
+            ["on the host: sudo dmesg | grep -i xid, then power the machine off and on"],
+        ),
+        (
+            driver.no_nvidia_gpu,
+            {
+                "driver": {"pci_devices": (), "module_loaded": False, "device_nodes": ()},
+                "nvml": {"init_code": 9},
+            },
+            ["nothing to do", "on the host: where there should be a GPU: check the machine type"],
+        ),
+        (
+            torch_runtime.torch_finds_no_gpu,
+            {
+                "gpus": [gpu()],
+                "torch": {"cuda_version": "12.8", "cuda_available": False},
+            },
+            ["start with the other findings", "on the host: where there are none: sudo dmesg"],
+        ),
+    ],
+)
+def test_in_a_container_only_what_is_the_hosts_is_sent_to_the_host(check, facts, cures):
+    fix = only(check, snapshot(system={"container": "docker", "is_root": True}, **facts)).fix
+
+    said = fix.split("; or ")
+    assert len(said) == len(cures)
+    assert all(one.startswith(cure) for one, cure in zip(said, cures, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The command line as a user meets it: whole output, exit code, one line for every error."""
 
+import contextlib
 import csv
 import io
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -123,7 +125,7 @@ def test_a_healthy_machine_fits_one_screen(run):
         "\n"
         "✓ nothing is wrong that gpudiag can see\n"
         "\n"
-        "0 errors · 0 warnings · 64 rules passed · 94 could not be asked (-v says why)\n"
+        "0 errors · 0 warnings · 65 rules passed · 93 could not be asked (-v says why)\n"
     )
     assert (done.stderr, done.returncode) == ("", 0)
 
@@ -237,6 +239,25 @@ def test_a_gpu_that_did_not_answer_is_not_ok(run):
             "'gpudiag rules' lists them\n",
         ),
         (
+            ["diagnose", "--select", ""],
+            "gpudiag: expected the id of a rule, got an empty one; 'gpudiag rules' lists them\n",
+        ),
+        (
+            ["diagnose", "--timeout", "nan"],
+            "gpudiag: Invalid value for '--timeout': nan is no number. "
+            "See 'gpudiag diagnose --help'.\n",
+        ),
+        (
+            ["explain", "GD9999"],
+            "gpudiag: expected the id of a rule, got GD9999, close ones are GD109, GD119, GD129; "
+            "'gpudiag rules' lists them\n",
+        ),
+        (
+            ["diagnose", "--snapshot", "/dev/zero"],
+            "gpudiag: expected a snapshot file, got /dev/zero, which is none; record one with "
+            "'gpudiag snapshot --output FILE'\n",
+        ),
+        (
             ["explain", "GD1O3"],
             "gpudiag: expected the id of a rule, got GD1O3, close ones are GD103, GD113, GD123; "
             "'gpudiag rules' lists them\n",
@@ -268,6 +289,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, arguments, message
     ("text", "message"),
     [
         ("torch is fine", "expected a snapshot in JSON, got text that is not: "),
+        ("", "expected a snapshot in JSON, got an empty file; record one with 'gpudiag snapshot "),
         ('{"schema_version": 2}', "expected a snapshot of schema version 1, got 2; "),
     ],
 )
@@ -278,6 +300,75 @@ def test_a_file_that_is_no_snapshot_is_told_in_one_line(run, tmp_path, text, mes
 
     assert done.stderr.startswith(f"gpudiag: bad.json: {message}")
     assert (done.stdout, done.stderr.count("\n"), done.returncode) == ("", 1, 2)
+    assert "; " in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_snapshot_may_begin_with_a_mark_of_its_encoding(run, tmp_path, encoding):
+    text = machine(h100(0)).to_json()
+    data = text.encode(encoding)
+    (tmp_path / "a.json").write_bytes(b"\xfe\xff" + data if encoding == "utf-16-be" else data)
+
+    done = run("devices", "--format", "json", "--snapshot", "a.json")
+
+    assert json.loads(done.stdout)[0]["name"] == "NVIDIA H100 80GB HBM3"
+
+
+def test_a_named_pipe_does_not_hold_it_up(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    done = run("diagnose", "--snapshot", "pipe")
+
+    assert done.returncode == 2
+    assert "expected a snapshot file, got pipe, which is none; record" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["cat m.json | {} /dev/stdin", "{} <(cat m.json)", "{} m.json"])
+def test_what_a_shell_pipes_is_read(tmp_path, how):
+    (tmp_path / "m.json").write_text(machine(h100(0)).to_json())
+    command = how.format(f"{sys.executable} -m gpudiag devices --format json --snapshot")
+
+    done = subprocess.run(["bash", "-c", command], check=True, stdout=subprocess.PIPE, cwd=tmp_path)
+
+    assert json.loads(done.stdout)[0]["name"] == "NVIDIA H100 80GB HBM3"
+
+
+def test_a_file_that_never_ends_is_given_up(run, tmp_path):
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate(65 * 2**20)
+
+    done = run("diagnose", "--snapshot", "a.json")
+
+    assert done.stderr.startswith(
+        "gpudiag: expected a snapshot file, got a.json of more than 64 MiB; "
+    )
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_the_output_may_be_standard_output(run, tmp_path, name):
+    done = run("diagnose", "--format", "json", "--output", name, saved=machine(h100(0)))
+
+    assert json.loads(done.stdout)["findings"] == []
+    assert {path.name for path in tmp_path.iterdir()} == {"machine.json"}
+
+
+@pytest.mark.parametrize("name", ["devices", "memory", "processes"])
+def test_a_gpu_that_tells_nothing_is_told_with_the_reason(run, nvml, name):
+    done = run(name, env=nvml("crashes"))
+
+    assert (done.stderr, done.returncode) == (
+        "gpudiag: GPU 3, 4, 5, 6, 7: NVML was asked and did not answer: killed by signal 11 "
+        "(SIGSEGV)\n",
+        0,
+    )
+
+
+def test_a_reason_is_told_once_for_all_gpus(run, nvml):
+    done = run("diagnose", "--no-torch", "-v", "--fail-on", "never", env=nvml("crashes"))
+
+    skipped = " ".join(done.stdout.partition("Skipped")[2].split())
+    assert "GPU 3, 4, 5, 6, 7: NVML was asked and did not answer" in skipped
+    assert "GPU 4: " not in skipped
 
 
 def test_a_snapshot_is_written_for_its_owner_alone(run, tmp_path):
@@ -337,7 +428,11 @@ def test_explain_shows_a_rules_page(run):
         "build from 580 on,\n"
         "every 11.x build from 450 on. The driver's own CUDA version need not be as high "
         "as torch's: only the\n"
-        "major version counts.\n"
+        "major version counts. 580 is the last branch that supports Maxwell, Pascal and Volta, and "
+        "the builds\n"
+        "for CUDA 13 have no code for these: there the wheel of cu126 is the cure, on a driver of "
+        "branch 525\n"
+        "to 580.\n"
         "\n"
         "Cause. CUDA refuses to start with a driver that is older than its major version\n"
         "\n"
@@ -468,6 +563,28 @@ def test_without_a_command_the_help_is_shown(run):
 
     assert done.returncode == 2
     assert "gpudiag diagnose" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [({}, True), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, False)],
+)
+def test_a_terminal_without_colours_gets_none(tmp_path, variables, coloured):
+    (tmp_path / "m.json").write_text(machine(h100(0, error_codes=(15,))).to_json())
+    env = {"TERM": "xterm", "PATH": os.environ["PATH"]} | variables
+    pid, terminal = pty.fork()
+    if pid == 0:
+        arguments = ["-m", "gpudiag", "diagnose", "--snapshot", str(tmp_path / "m.json")]
+        os.execve(sys.executable, [sys.executable, *arguments], env)
+    said = b""
+    with contextlib.suppress(OSError):  # the terminal's other end is closed
+        while part := os.read(terminal, 4096):
+            said += part
+    os.waitpid(pid, 0)
+    os.close(terminal)
+
+    assert "GD401" in said.decode()
+    assert (b"\x1b" in said) is coloured
 
 
 def test_colour_is_written_only_when_it_is_wanted():
