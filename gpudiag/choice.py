@@ -9,6 +9,8 @@ from gpudiag.errors import InputError, close_ones
 from gpudiag.finding import Rule
 from gpudiag.rules import CATALOGUE, RULES
 
+LENGTH = len("GD101")
+
 
 def choose_rules(
     select: Sequence[str], ignore: Sequence[str], config: Config, *, measured: bool = False
@@ -36,6 +38,8 @@ def choose_rules(
     """
     _check((*config.select, *config.ignore), source=f"{config.path}: ")
     typed_select, typed_ignore = _ids(select), _ids(ignore)
+    if select and not typed_select:
+        raise no_such_rule([""])  # as --select "$RULES" without such a variable
     _check((*typed_select, *typed_ignore))
     wanted = typed_select or config.select
     unwanted = typed_ignore if typed_select else (*typed_ignore, *config.ignore)
@@ -61,9 +65,10 @@ def no_such_rule(ids: Sequence[str], *, source: str = "") -> InputError:
     """The error for ids that no rule has; its message begins with *source*, lists close ones."""
     known = [rule.id for rule in CATALOGUE]
     got = ", ".join(one or "an empty one" for one in ids)
+    wrong = ids[0].upper()
+    close = close_ones(wrong, known) or close_ones(wrong[:LENGTH], known)  # GD9999
     return InputError(
-        f"{source}expected the id of a rule, got {got}{close_ones(ids[0].upper(), known)}; "
-        "'gpudiag rules' lists them"
+        f"{source}expected the id of a rule, got {got}{close}; 'gpudiag rules' lists them"
     )
 
 

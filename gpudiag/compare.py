@@ -23,6 +23,11 @@ class Difference(Struct, frozen=True, kw_only=True):
     b: Fact[Value]
 
     @property
+    def asked(self) -> bool:
+        """Whether both sides were asked for it."""
+        return was_asked(self.a) and was_asked(self.b)
+
+    @property
     def known(self) -> bool:
         """Whether both sides are known."""
         return not isinstance(self.a, Missing) and not isinstance(self.b, Missing)
@@ -49,10 +54,12 @@ class Comparison(Struct, frozen=True, kw_only=True):
     def matters(self) -> bool:
         """Whether anything was found that can decide if a program runs.
 
-        A fact that matters and that is known on one side only counts: it may differ.
+        A fact that matters and that is known on one side only counts, as it may differ; not so
+        one that the other side was not asked for, nor a rule that needs such a fact.
         """
         return any(difference.matters for difference in self.differences) or any(
-            rule.severity is not Severity.NOTE for rule in self.rules
+            rule.severity is not Severity.NOTE and was_asked(Missing(rule.other))
+            for rule in self.rules
         )
 
 

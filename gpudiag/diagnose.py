@@ -65,7 +65,7 @@ def diagnose(snapshot: Snapshot, rules: Iterable[Rule]) -> Report:
         else:
             findings.extend(answer.findings)
             if not answer.findings and answer.gaps:
-                skipped[rule.id] = "; ".join(answer.gaps)
+                skipped[rule.id] = "; ".join(together(answer.gaps))
             elif not answer.findings:
                 passed.append(rule.id)
     return Report(
@@ -75,6 +75,27 @@ def diagnose(snapshot: Snapshot, rules: Iterable[Rule]) -> Report:
         crashed=crashed,
         snapshot=snapshot,
     )
+
+
+def together(gaps: Iterable[str]) -> list[str]:
+    """Why a rule could not be asked, each reason once, with all of the GPUs that it is about.
+
+    Example:
+        >>> together(["GPU 0: gone", "GPU 1: not supported", "GPU 2: gone"])
+        ['GPU 0, 2: gone', 'GPU 1: not supported']
+    """
+    indices: dict[str, list[str]] = {}
+    for gap in gaps:
+        head, colon, reason = gap.partition(": ")
+        index = head.removeprefix("GPU ")
+        if colon and head != index and index.isdigit():
+            indices.setdefault(reason, []).append(index)
+        else:
+            indices.setdefault(gap, [])
+    return [
+        f"GPU {', '.join(numbers)}: {reason}" if numbers else reason
+        for reason, numbers in indices.items()
+    ]
 
 
 def explained(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:

@@ -81,7 +81,8 @@ PERSONAL_VARIABLES = frozenset(
     }
 )
 NOTHING = {"env": "not set", "package": "not installed", "library": "not loaded"}
-UNASKED = "not recorded "  # in this snapshot, by gpudiag 0.1.0
+# How the reasons begin: in this snapshot or by an older gpudiag; with --no-torch.
+UNASKED = ("not recorded ", "torch was not asked ")
 ORDER = ("nvml", "driver", "gpu", "torch", "library", "package", "system", "env", "service")
 
 
@@ -135,7 +136,7 @@ def applies(facts: Traits, name: str) -> bool:
 
 
 def was_asked(value: Fact[Value]) -> bool:
-    """Whether the gpudiag that took the snapshot knew the fact; what it did not says nothing.
+    """Whether the gpudiag that took the snapshot asked for the fact; if not, it says nothing.
 
     Example:
         >>> was_asked(Missing("not recorded by gpudiag 0.1.0")), was_asked(None)

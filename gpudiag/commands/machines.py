@@ -84,7 +84,8 @@ def fleet(
     above --fail-on, or a file cannot be read (the others are told); 2 no file can be read.
 
     \b
-    Example:  srun --ntasks-per-node=1 sh -c 'gpudiag snapshot --output nodes/$(hostname).json'
+    Example:  mkdir -p nodes
+              srun --ntasks-per-node=1 sh -c 'gpudiag snapshot --output nodes/$(hostname).json'
               gpudiag fleet nodes
     """
     from gpudiag.fleet import survey

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,6 +35,24 @@ def _without_config(context: click.Context, _option: click.Parameter, value: boo
         context.meta[CONFIG] = Config()
 
 
+class Seconds(click.FloatRange):
+    """A number from a smallest one, and really a number."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number; ``nan`` is neither below nor above any other."""
+        number: float = super().convert(value, param, ctx)
+        if number != number:  # noqa: PLR0124 - not a number
+            self.fail(f"{value} is no number.", param, ctx)
+        return number
+
+
+def _to_file(_context: click.Context, _option: click.Parameter, value: Path | None) -> Path | None:
+    """The file to write to; None for standard output, also by its name."""
+    return None if value in {Path("-"), Path("/dev/stdout")} else value
+
+
 def _timeout_s(context: click.Context, _option: click.Parameter, value: float | None) -> float:
     return value or config_of(context).timeout_s or TIMEOUT_S
 
@@ -54,13 +72,19 @@ no_redact = click.option(
 timeout = click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0.1),
+    type=Seconds(min=0.1),
     callback=_timeout_s,
     metavar="SECONDS",
     help="Limit for the whole; what has not answered by then is reported as such.  "
     f"[default: {TIMEOUT_S:.0f}]",
 )
-output = click.option("--output", type=FILE, metavar="FILE", help="Write to a file (mode 0600).")
+output = click.option(
+    "--output",
+    type=FILE,
+    callback=_to_file,
+    metavar="FILE",
+    help="Write to a file (mode 0600); - is standard output.",
+)
 snapshot_file = click.option(
     "--snapshot",
     "snapshot_file",

@@ -89,8 +89,10 @@ def deliver(text: str, output: Path | None) -> None:
 
 
 def wants_colour() -> bool:
-    """Whether standard output is a terminal whose user has not refused colour."""
-    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    """Whether standard output is a terminal that has colours, and its user has not refused them."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def terminal_width() -> int | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gpudiag.commands import options, running
+
+if TYPE_CHECKING:
+    from gpudiag.snapshot import Gpu
 
 
 def _table_command(
@@ -20,7 +24,7 @@ def _table_command(
     @options.no_config
     def command(*, form: str, snapshot_file: Path | None, timeout_s: float) -> None:
         from gpudiag.render import as_table
-        from gpudiag.snapshot import Missing
+        from gpudiag.snapshot import Missing, known_or
         from gpudiag.tables import TABLES, columns, in_a_terminal
 
         seen = running.snapshot(snapshot_file, torch=torch, timeout_s=timeout_s, redacted=False)
@@ -38,8 +42,24 @@ def _table_command(
             from gpudiag.memory.suspects import explanation
 
             click.echo(f"\n{explanation(seen, here)}")
+        if name != "versions" and form != "json":  # which tells the reason in every cell
+            for line in _silent(known_or(gpus, ())):
+                click.echo(f"gpudiag: {line}", err=True)
 
     return command
+
+
+def _silent(gpus: Sequence[Gpu]) -> Iterator[str]:
+    """The GPUs that told nothing, not even a name, with the reason."""
+    from gpudiag.render.as_table import printable
+    from gpudiag.snapshot import Missing
+
+    by_reason: dict[str, list[str]] = {}
+    for gpu in gpus:
+        if isinstance(gpu.name, Missing) and isinstance(gpu.memory_total_bytes, Missing):
+            by_reason.setdefault(gpu.name.missing, []).append(str(gpu.index))
+    for reason, indices in by_reason.items():
+        yield f"GPU {', '.join(indices)}: {printable(reason)}"
 
 
 versions = _table_command(

@@ -142,14 +142,22 @@ def _rules(rules: Iterable[OneSided]) -> str:
 
 def _verdict(comparison: Comparison) -> str:
     matter = sum(one.matters for one in comparison.differences)
-    rest = len(comparison.differences) - matter
+    unasked = sum(not one.asked for one in comparison.differences)
+    rest = len(comparison.differences) - matter - unasked
     if not matter and not rest and not comparison.rules:
-        return "no difference"
+        return f"no difference{_unasked(unasked)}"
     many = len(comparison.rules)
     return (
         f"{matter} difference{'s' * (matter != 1)} that can matter, {rest} that rarely "
         f"{'do' if rest != 1 else 'does'} · {many} rule{'s' * (many != 1)} on one side only"
+        f"{_unasked(unasked)}"
     )
+
+
+def _unasked(count: int) -> str:
+    """One line on what was left out of a snapshot with --no-torch, or by an older gpudiag."""
+    were = "fact was" if count == 1 else "facts were"
+    return f"\n{count} {were} asked of one side only" if count else ""
 
 
 def _cells(one: Difference) -> tuple[str, str]:

@@ -112,7 +112,9 @@ def _holders(gpu: Gpu, seen: Seen) -> Iterator[Obstacle]:
         owner = f" of {known_or(holder.user, '?')}" if holder else ""
         yield Obstacle(
             reason=f"process {pid}{owner} uses GPU {gpu.index} ({command})",
-            fix=f"end it, with gpudiag release --pid {pid} or by its owner",
+            fix=f"end it, with gpudiag release --pid {pid} or by its owner"
+            if holder
+            else "end it on the host, where it is seen",
         )
 
 

@@ -45,6 +45,7 @@ def shell(tmp_path):
     program("gpudiag", f'exec {shlex.quote(sys.executable)} -m gpudiag "$@"')
     program("srun", 'shift; exec "$@"')
     program("hostname", "echo node01")
+    program("logger", f'echo "$@" >> {tmp_path}/syslog')
 
     def run(text, env=None, *, without=()):
         for name in without:
@@ -80,11 +81,27 @@ def test_the_prolog_drains_a_node_with_a_lost_gpu(shell, nvml):
     assert shell(snippet("Slurm prolog"), nvml("lost_gpu")).returncode == 1
 
 
-def test_the_prolog_drains_nothing_where_gpudiag_is_missing_or_cannot_write(shell, nvml, tmp_path):
+@pytest.mark.parametrize(("scenario", "code"), [("healthy_8", 0), ("lost_gpu", 1)])
+def test_the_prolog_looks_also_where_the_report_cannot_be_written(
+    shell, nvml, tmp_path, scenario, code
+):
     (tmp_path / "job-4711.json").symlink_to("elsewhere")
 
-    assert shell(snippet("Slurm prolog"), nvml("lost_gpu")).returncode == 0
+    assert shell(snippet("Slurm prolog"), nvml(scenario)).returncode == code
+
+
+def test_the_prolog_makes_the_folder_of_the_report(shell, nvml, tmp_path):
+    prolog = snippet("Slurm prolog").replace("/var/log/gpudiag", f"{tmp_path}/not/yet/there")
+
+    assert shell(prolog, nvml("lost_gpu")).returncode == 1
+    assert (tmp_path / "not/yet/there/job-4711.json").exists()
+
+
+def test_the_prolog_drains_nothing_where_gpudiag_is_missing_and_says_so(shell, tmp_path):
     assert shell(snippet("Slurm prolog"), without=["gpudiag"]).returncode == 0
+    assert (tmp_path / "syslog").read_text() == (
+        "-t gpudiag prolog of job 4711: exit code 127, the node is not checked\n"
+    )
 
 
 @pytest.mark.parametrize(

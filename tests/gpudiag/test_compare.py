@@ -27,6 +27,7 @@ from gpudiag.snapshot import (
     Snapshot,
     System,
     TorchBuild,
+    known,
 )
 from gpudiag.traits import together, traits_of
 
@@ -192,6 +193,41 @@ def test_what_an_older_gpudiag_did_not_ask_does_not_matter():
     assert not found.matters
 
 
+NOT_ASKED = Missing("torch was not asked (--no-torch)")
+
+
+def test_a_snapshot_without_torch_does_not_differ_in_what_it_was_not_asked(diff):
+    without = machine(torch={"version": NOT_ASKED, "cuda_version": NOT_ASKED})
+
+    done = diff(machine(torch={"version": "2.9.0", "cuda_version": "12.8"}), without)
+
+    assert done.returncode == 0
+    assert done.stdout.endswith(
+        "Not known on one side\n"
+        "  B: torch was not asked (--no-torch)\n"
+        "     torch.version, torch.cuda_version\n"
+        "\n"
+        "no difference\n"
+        "2 facts were asked of one side only\n"
+    )
+
+
+def test_a_rule_that_the_other_side_could_not_be_asked_for_want_of_torch_does_not_matter():
+    @rule("XX2", Severity.ERROR)
+    def old_torch(seen):
+        """The torch is old."""
+        if known(seen.torch.version) < "3":
+            return Finding(evidence=("old",), cause="c", fix="f")
+        return None
+
+    without, failing = (
+        machine(torch={"version": why}) for why in (NOT_ASKED, Missing("import torch fails"))
+    )
+
+    assert not compare(machine(), without, rules=[old_torch]).matters
+    assert compare(machine(), failing, rules=[old_torch]).matters
+
+
 def test_a_machine_without_gpus_differs_in_their_number_alone():
     assert differences(machine(), machine(gpus=[])) == {"gpu.count": ("2", "0")}
 
@@ -299,9 +335,10 @@ def test_the_text_tells_both_machines_then_the_differences_then_the_rules(diff):
         "Rules that fire on one side only\n"
         "  B: error GD401  A GPU is lost\n"
         "     GPU 1 does not answer: NVML 15 (GPU is lost)\n"
-        "     could not be asked of A: GPU 0: not part of this test; GPU 1: not part of this test\n"
+        "     could not be asked of A: GPU 0, 1: not part of this test\n"
         "\n"
-        "4 differences that can matter, 1 that rarely does · 1 rule on one side only\n"
+        "3 differences that can matter, 1 that rarely does · 1 rule on one side only\n"
+        "1 fact was asked of one side only\n"
     )
     assert (done.stderr, done.returncode) == ("", 1)
 

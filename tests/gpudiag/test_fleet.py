@@ -193,7 +193,7 @@ def test_the_text_tells_rules_odd_ones_and_unreadable_files(fleet):
         "\n"
         "Not read\n"
         "  nodes/torn.json: expected a snapshot in JSON, got text that is not: Input data was "
-        "truncated\n"
+        "truncated; record one with 'gpudiag snapshot --output FILE'\n"
         "\n"
         "5 facts alike on all · 1 other difference (-v lists them)\n"
     )

@@ -180,8 +180,8 @@ def test_a_mode_that_cannot_be_restored_is_told(host, smi):
     [
         (
             {"processes": (GpuProcess(pid=7, kind="compute"),)},
-            "process 7 uses GPU 0 (not in this PID namespace): end it, with gpudiag release "
-            "--pid 7 or by its owner",
+            "process 7 uses GPU 0 (not in this PID namespace): end it on the host, where it is "
+            "seen",
         ),
         (
             {"display_active": True},
