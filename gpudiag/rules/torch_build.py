@@ -24,7 +24,6 @@ COMPANIONS = ("torchvision", "torchaudio")
 NUMPY_2_FROM_TORCH = (2, 3)  # older builds were compiled against NumPy 1
 NUMPY_1 = "numpy<2"
 NO_COMMAND = ("no published", "install the torch")  # how a cure begins that needs more than pip
-CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
 NO_NUMPY = "No module named 'numpy'"
 
 
@@ -261,27 +260,36 @@ def _of_one_index(
     snapshot: Snapshot, torch: Package, of_another_kind: list[Package], of_another_version: set[str]
 ) -> str:
     """The command that makes torch and its companions one pair, leaving alone what is right."""
-    if not _is_cpu_torch_without_gpu(snapshot, torch):
+    tag = _tag_that_stays(snapshot, torch)
+    if tag is None:
         return f"install both from one index: {reinstall_torch(snapshot)}"
+    pip, index = pip_install(snapshot), f"--index-url https://download.pytorch.org/whl/{tag}"
     alone = [one for one in of_another_kind if one.name not in of_another_version]
     commands = []
     if of_another_version:
         names = " ".join(sorted(of_another_version))
-        commands.append(
-            f"{pip_install(snapshot)} --upgrade torch=={_public(torch.version)} {names} {CPU_INDEX}"
-        )
+        commands.append(f"{pip} --upgrade torch=={_public(torch.version)} {names} {index}")
     if alone:
         pinned = " ".join(f"{one.name}=={_public(one.version)}" for one in alone)
-        commands.append(f"{pip_install(snapshot)} --force-reinstall --no-deps {pinned} {CPU_INDEX}")
+        commands.append(f"{pip} --force-reinstall --no-deps {pinned} {index}")
     return " && ".join(commands)
 
 
-def _is_cpu_torch_without_gpu(snapshot: Snapshot, torch: Package) -> bool:
-    """Whether torch is the build for the CPU, and that is the right one here."""
+def _tag_that_stays(snapshot: Snapshot, torch: Package) -> str | None:
+    """The tag of the installed torch (cpu, cu126), None where it is not the right one here."""
+    found = re.search(r"\+(cpu|cu(\d+)(\d))$", torch.build or "")
+    if found is None:
+        return None
     try:
-        return _flavour(torch.build) == "CPU" and not has_nvidia_gpu(snapshot)
-    except NotObserved:
-        return False
+        if not has_nvidia_gpu(snapshot):
+            return found[1]
+        if found[2] is None or major(driver_version(snapshot)) < MINIMUM_DRIVER[int(found[2])]:
+            return None
+    except (KeyError, NotObserved):
+        return None
+    code = known_or(snapshot.torch.arch_list, ())
+    runs = built_for(f"{found[2]}.{found[3]}", capabilities(snapshot), code)
+    return found[1] if runs else None
 
 
 def _public(version: str) -> str:

@@ -314,6 +314,38 @@ def test_a_right_torch_stays_and_its_companion_is_replaced(vision_version, needs
 
 
 @pytest.mark.parametrize(
+    ("tag", "driver", "capability", "stays"),
+    [
+        ("cu130", "580.65", (9, 0), True),
+        ("cu130", "550.54", (9, 0), False),  # the driver is too old for it
+        ("cu130", "580.65", (7, 0), False),  # it has no code for the GPU
+        ("cu126", "580.65", (7, 0), True),
+        ("cpu", "580.65", (9, 0), False),  # there is a GPU for it
+        ("cu170", "580.65", (9, 0), False),  # nothing is known of it
+    ],
+)
+def test_a_torch_that_runs_on_the_gpus_here_stays(tag, driver, capability, stays):
+    other = "cu126" if tag == "cpu" else "cpu"
+    seen = snapshot(
+        gpus=[gpu(compute_capability=capability)],
+        nvml={"driver_version": driver},
+        packages={
+            "installed": installed(torch=f"2.9.0+{tag}", torchvision=f"0.24.0+{other}"),
+            "requirements": (need("==2.9.0", f"2.9.0+{tag}"),),
+        },
+    )
+
+    fix = only(torch_build.torchvision_does_not_fit, seen).fix
+
+    assert ("install both from one index" in fix) is not stays
+    if stays:
+        assert fix == (
+            "python -m pip install --force-reinstall --no-deps torchvision==0.24.0 "
+            f"--index-url https://download.pytorch.org/whl/{tag}"
+        )
+
+
+@pytest.mark.parametrize(
     ("torch_version", "vision_version", "evidence"),
     [
         ("2.13.0+cpu", "0.29.2+cu132", "torch is a CPU build, torchvision a CUDA 13 build"),
