@@ -6,7 +6,8 @@ python-3.13` the whole suite in that Python.
 
 import nox
 
-TORCH = ("2.6", "2.7", "2.8", "2.9", "2.10", "2.11", "2.12", "2.14", "2.15")  # 2.13 came without a torchvision that fits
+# 2.13 came without a torchvision that fits.
+TORCH = ("2.6", "2.7", "2.8", "2.9", "2.10", "2.11", "2.12", "2.14", "2.15")
 PYTHON = ("3.11", "3.12", "3.13")
 TOUCH_TORCH = (
     "tests/evalkit",
