@@ -75,7 +75,8 @@ def take_snapshot(
     Args:
         host: The machine, by default this one.
         torch: Whether torch is imported (in a process of its own).
-        timeout_s: Upper limit for the whole; a probe's own limit may be shorter.
+        timeout_s: Upper limit for the whole (for each probe, where no thread can be started); a
+            probe's own limit may be shorter.
         probes: What to ask instead of the seven.
         meanwhile: Called while the probes wait for their programs: time to import what the
             answer will need.

@@ -26,6 +26,12 @@ IMPORT_FAULTS = (
         "remove the folder that is named there (rename it if it is yours), then {install}",
     ),
     ImportFault(
+        r"Too many open files|Cannot allocate memory|MemoryError"
+        r"|failed to map segment from shared object(?!: Operation not permitted)",  # else: noexec
+        "this process may use too little memory, or open too few files, to load torch",
+        "raise the limit: ulimit -v unlimited, ulimit -n 65536, or the memory of the container",
+    ),
+    ImportFault(
         r"__nvJitLink\w+",
         "an older libnvJitLink of a system CUDA toolkit is loaded before the one torch brought",
         "unset LD_LIBRARY_PATH, or put site-packages/nvidia/nvjitlink/lib in front of it",

@@ -391,6 +391,14 @@ def test_a_pair_from_one_index_fits():
             "is not where its wheel puts it",
         ),
         ("OSError: libtorch_cpu.so: file too short", "truncated"),
+        (
+            "ImportError: libtorch_python.so: failed to map segment from shared object",
+            "too little memory",
+        ),
+        (
+            "OSError: libcudnn.so.9: cannot open shared object file: Too many open files",
+            "too few files",
+        ),
         ("ImportError: /lib/libc.so.6: version `GLIBC_2.28' not found", "C library is older"),
         ("the process that ran 'import torch' ended: killed by signal 4 (SIGILL)", "AVX2"),
         ("the process … ended: killed by signal 11 (SIGSEGV)", "crashes the process"),
