@@ -167,7 +167,8 @@ def _is_parquet(table: Path) -> bool:
             magic = stream.read(len(PARQUET_MAGIC))
     except OSError as error:
         raise InputError(
-            f"table must be a CSV or Parquet file, got {table}: {error.strerror}"
+            f"table must be a CSV or Parquet file, got {table}: {error.strerror}; name the file "
+            "with the predictions, such as predictions.parquet"
         ) from error
     if table.suffix in {".parquet", ".pq"} and magic != PARQUET_MAGIC:
         raise InputError(
@@ -240,7 +241,8 @@ def _csv_faults(table: Path) -> Iterator[None]:
         yield
     except pd.errors.EmptyDataError as error:
         raise InputError(
-            f"table must have a header and at least one row, got {table} with nothing in it"
+            f"table must have a header and at least one row, got {table} with nothing in it: "
+            "write the predictions again"
         ) from error
     except UNREADABLE_CSV as error:
         what = " ".join(str(error).split())

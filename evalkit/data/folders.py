@@ -112,8 +112,9 @@ def _images_under(root: Path, name: str) -> list[str]:
 def _no_class_folders(root: Path, entries: list[Path]) -> str:
     images = sum(entry.suffix.lower() in EXTENSIONS for entry in entries)
     if not entries:
-        return f"data must be a folder with one folder per class, got {root} with nothing in it"
-    inside = f"{counted(images, 'image')} and no folder" if images else "no folder"
+        inside = "nothing"
+    else:
+        inside = f"{counted(images, 'image')} and no folder" if images else "no folder"
     return (
         f"data must be a folder with one folder per class, got {root} with {inside} in it: put "
         "the images of each class into a folder of its name, or list them in a manifest"

@@ -166,7 +166,8 @@ def test_data_that_is_none(evalkit, project):
     coloured("red", 1).save(project / "flat" / "a.png")
 
     assert refused(evalkit, project, data="empty") == (
-        "evalkit: data must be a folder with one folder per class, got empty with nothing in it"
+        "evalkit: data must be a folder with one folder per class, got empty with nothing in "
+        "it: put the images of each class into a folder of its name, or list them in a manifest"
     )
     assert refused(evalkit, project, data="flat") == (
         "evalkit: data must be a folder with one folder per class, got flat with 1 image and no "

@@ -79,8 +79,18 @@ def test_report_takes_other_columns_and_classes(evalkit, tmp_path):
 @pytest.mark.parametrize(
     ("content", "options", "fault"),
     [
-        (None, [], "table must be a CSV or Parquet file, got t.csv: No such file or directory"),
-        ("", [], "table must have a header and at least one row, got t.csv with nothing in it"),
+        (
+            None,
+            [],
+            "table must be a CSV or Parquet file, got t.csv: No such file or directory; name the "
+            "file with the predictions, such as predictions.parquet",
+        ),
+        (
+            "",
+            [],
+            "table must have a header and at least one row, got t.csv with nothing in it: write "
+            "the predictions again",
+        ),
         (
             "label,prediction\n",
             [],
@@ -132,7 +142,8 @@ def test_a_folder_or_disguised_text_is_no_table(evalkit, tmp_path):
     (tmp_path / "t.parquet").write_text(TABLE)
 
     assert evalkit("report", ".", "--out", "report") == (
-        2, "", "evalkit: table must be a CSV or Parquet file, got .: Is a directory\n",
+        2, "", "evalkit: table must be a CSV or Parquet file, got .: Is a directory; name the file "
+        "with the predictions, such as predictions.parquet\n",
     )  # fmt: skip
     assert evalkit("report", "t.parquet", "--out", "report") == (
         2,

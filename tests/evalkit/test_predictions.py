@@ -118,11 +118,14 @@ def test_unreadable_tables_are_refused(tmp_path, name, content, fault):
 
 
 def test_a_table_must_be_a_file(tmp_path):
+    advice = "; name the file with the predictions, such as predictions.parquet"
+
     assert fault_of(read_batches, tmp_path) == (
-        f"table must be a CSV or Parquet file, got {tmp_path}: Is a directory"
+        f"table must be a CSV or Parquet file, got {tmp_path}: Is a directory{advice}"
     )
     assert fault_of(read_batches, tmp_path / "no.csv") == (
         f"table must be a CSV or Parquet file, got {tmp_path}/no.csv: No such file or directory"
+        f"{advice}"
     )
 
 

@@ -163,7 +163,7 @@ def test_places_that_hold_no_data(tmp_path):
 def test_folders_that_hold_no_classes(tmp_path):
     expected = f"data must be a folder with one folder per class, got {tmp_path}"
     advice = "put the images of each class into a folder of its name, or list them in a manifest"
-    assert message_of(tmp_path) == f"{expected} with nothing in it"
+    assert message_of(tmp_path) == f"{expected} with nothing in it: {advice}"
 
     (tmp_path / "notes.txt").touch()
     assert message_of(tmp_path) == f"{expected} with no folder in it: {advice}"
