@@ -34,7 +34,7 @@ from evalkit import predict
 from evalkit.data import open_data
 from evalkit.images.batches import Audit, batches
 from evalkit.images.decoding import EXACT, Decoding
-from evalkit.transforms import IMAGENET_MEAN, IMAGENET_STD, TransformSpec, evaluation
+from evalkit.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalizer, TransformSpec, evaluation
 
 PHOTOS = 1_000
 SIZE = (500, 375)  # what the photos of ImageNet have on average
@@ -104,7 +104,7 @@ def ours(root: Path, model: nn.Module, spec: TransformSpec, decoding: Decoding) 
         ):
             yield batch.pixels, batch.labels
 
-    scored = predict(model, feed(), device="cpu", prepare=spec.normalize)
+    scored = predict(model, feed(), device="cpu", prepare=Normalizer(spec))
     return torch.from_numpy(scored.predictions.copy())
 
 

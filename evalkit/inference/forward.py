@@ -115,6 +115,8 @@ class Forward:
         try:
             seen = self._as_seen(inputs)
             scores = scores_of(self.model(seen), rows=len(seen), classes=self.classes)
+            if scores.untyped_storage().data_ptr() == seen.untyped_storage().data_ptr():
+                scores = scores.clone()  # the memory of what it saw may be used again
             return per_sample(scores[: len(inputs)], labels, with_scores=self.with_scores)
         except InputError:
             raise

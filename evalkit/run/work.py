@@ -14,6 +14,7 @@ from evalkit.images.batches import Audit, batches
 from evalkit.inference.loop import run_over
 from evalkit.inference.outputs import Rows
 from evalkit.run.shard import Shard
+from evalkit.transforms import Normalizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +101,7 @@ def make_shards(
         take,
         classes=plan.classes,
         how=plan.computation,
-        prepare=plan.transform.normalize,
+        prepare=Normalizer(plan.transform),
     )
     hand_on()
     return worked

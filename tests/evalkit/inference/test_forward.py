@@ -8,6 +8,7 @@ from evalkit.inference.forward import Forward, find_batch_size
 from evalkit.inference.hardware import is_out_of_memory, pays_channels_last
 from evalkit.inference.loop import Computation, predict, run_over
 from evalkit.inference.outputs import Rows
+from evalkit.transforms import Normalizer, evaluation
 
 CUDA_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 CPU_FULL = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"
@@ -221,3 +222,20 @@ def test_compiling_changes_no_prediction():
     np.testing.assert_array_equal(found[True].top, found[False].top)
     np.testing.assert_allclose(found[True].as_logits, found[False].as_logits, rtol=1e-4)
     assert len(found[True]) == 30
+
+
+def test_scores_that_are_the_input_itself_are_kept_though_its_memory_is_used_again():
+    batches = [torch.full((2, 3, 1, 2), value, dtype=torch.uint8) for value in (10, 200)]
+    spec = evaluation()
+    kept = {}
+
+    run_over(
+        nn.Flatten(),
+        [(key, pixels, torch.zeros(2, dtype=torch.int64)) for key, pixels in enumerate(batches)],
+        lambda key, rows: kept.update({key: rows.scores}),
+        how=Computation(device="cpu", scores=True),
+        prepare=Normalizer(spec),
+    )
+
+    for key, pixels in enumerate(batches):
+        assert np.array_equal(kept[key], spec.normalize(pixels).flatten(1).numpy())
