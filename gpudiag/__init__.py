@@ -95,13 +95,15 @@ def snapshot(*, torch: bool = True, timeout_s: float = 20.0, redacted: bool = Tr
     """
     from gpudiag.config import SHORTEST_S
     from gpudiag.errors import InputError
+    from gpudiag.host import Host
     from gpudiag.probes import take_snapshot
     from gpudiag.redact import redact, this_identity
 
     if not timeout_s >= SHORTEST_S:  # also not a number
         raise InputError(f"expected timeout_s to be {SHORTEST_S} seconds or more, got {timeout_s}")
-    seen = take_snapshot(torch=torch, timeout_s=timeout_s)
-    return redact(seen, this_identity()) if redacted else seen
+    host = Host()
+    seen = take_snapshot(host, torch=torch, timeout_s=timeout_s)
+    return redact(seen, this_identity(host.environment)) if redacted else seen
 
 
 def diagnose(snapshot: Snapshot | None = None) -> Report:

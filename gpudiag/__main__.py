@@ -45,7 +45,7 @@ def main() -> None:
     except Ended as end:
         if sys.stderr is not None:
             sys.stderr.write(f"gpudiag: {end}\n")
-        sys.exit(end.exit_code)
+        raise SystemExit(end.exit_code) from None
 
 
 def _start_and_run() -> None:

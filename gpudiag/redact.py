@@ -77,15 +77,15 @@ def identity_of(environment: Mapping[str, str], *, login: str | None, host_name:
     )
 
 
-def this_identity() -> Identity:
-    """Who is to be hidden in what this process saw."""
+def this_identity(environment: Mapping[str, str]) -> Identity:
+    """Who is to be hidden in what this process saw with these variables."""
     import pwd
 
     try:
         login = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # the number has no name
         login = None
-    return identity_of(os.environ, login=login, host_name=os.uname().nodename)
+    return identity_of(environment, login=login, host_name=os.uname().nodename)
 
 
 def redact(snapshot: Snapshot, identity: Identity | None = None) -> Snapshot:

@@ -18,7 +18,7 @@ from gpudiag.errors import InputError
 @click.option(
     "--interval",
     "interval_s",
-    type=options.Seconds(min=0.05),
+    type=click.FloatRange(min=0.05),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

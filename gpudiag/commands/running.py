@@ -41,7 +41,7 @@ def _take(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot:
         return seen
     from gpudiag.redact import redact, this_identity
 
-    return redact(seen, this_identity())
+    return redact(seen, this_identity(host.environment))
 
 
 def _import_the_rest() -> None:
