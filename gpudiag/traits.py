@@ -63,7 +63,7 @@ CONTEXT: dict[str, tuple[str, ...]] = {
         *("nvlink_version", "gsp_firmware_version", "gsp_firmware_default"),
     ),
     "torch": ("import_warnings",),
-    "packages": ("environment_kind", "environment_tool"),
+    "packages": ("environment_kind", "environment_tool", "torch_in_working_folder"),
     "system": (
         *("os_name", "kernel", "cpu_count", "memory_total_bytes", "iommu_groups", "scheduler"),
         "is_root",
