@@ -14,7 +14,7 @@ from gpudiag.errors import InputError
 @click.command()
 @click.option("-i", "devices", type=int, multiple=True, help="Torch's index of a GPU; repeatable.")
 @click.option("--quick", is_flag=True, help="A tenth of the time, and a part of the memory.")
-@click.option("--minutes", type=options.Seconds(min=0.1), help="About how long it may take.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), help="About how long it may take.")
 @options.table_form
 @options.output
 def measure(
