@@ -58,7 +58,7 @@ class Forward:
         """Lay a model out for a device, compiled on request, and as before afterwards."""
         channels_last = pays_channels_last(model, device)
         tensors = (*model.parameters(), *model.buffers())
-        before = [tensor for tensor in tensors if channels_last and tensor.is_contiguous()]
+        before = [(tensor, tensor.stride()) for tensor in tensors if channels_last]
         if channels_last:
             model.to(memory_format=torch.channels_last)
         try:
@@ -71,8 +71,12 @@ class Forward:
                 padded=compiled,
             )
         finally:
-            for tensor in before:
-                tensor.data = tensor.data.contiguous()
+            for tensor, stride in before:  # of one channel, both layouts count as contiguous
+                if tensor.stride() != stride:
+                    laid_out = torch.empty_strided(
+                        tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
+                    )
+                    tensor.data = laid_out.copy_(tensor.data)
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> Packed:
         """Return what is kept of a batch, see `evalkit.inference.outputs.per_sample`.

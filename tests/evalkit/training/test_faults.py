@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from training_runs import tiny_net, write_split
 
 from evalkit.data import open_data
+from evalkit.demo.net import digits_net
 from evalkit.errors import InputError
 from evalkit.inference.loop import predict
 from evalkit.training import fit
@@ -256,7 +257,8 @@ def test_validation_in_between_leaves_the_layout_of_the_weights():
     """Laid out for speed meanwhile: what learns must be as it was, and must go on learning."""
     model = tiny_net()
     wide = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.LazyLinear(2))
-    for net, shape in ((model, (2, 1, 8, 8)), (wide, (2, 3, 8, 8))):
+    grey = digits_net()  # weights of one channel count as laid out both ways
+    for net, shape in ((model, (2, 1, 8, 8)), (wide, (2, 3, 8, 8)), (grey, (2, 1, 8, 8))):
         net(torch.zeros(shape))
         before = [parameter.stride() for parameter in net.parameters()]
         predict(net, [(torch.zeros(shape), torch.zeros(2, dtype=torch.int64))], device="cpu")
