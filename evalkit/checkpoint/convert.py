@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalkit.checkpoint.candidates import Candidate, find_candidates
+from evalkit.checkpoint.danger import warnings_of
 from evalkit.checkpoint.fit import named_candidate, no_candidates
 from evalkit.checkpoint.guess import guess_model
 from evalkit.checkpoint.layout import AVERAGE_COUNTER, unwrapped_keys
@@ -40,6 +41,7 @@ class Conversion:
     values: int
     dropped: tuple[str, ...]  # keys that were left out: not part of the architecture
     spec: str | None  # the architecture that the keys tell
+    warnings: tuple[str, ...] = ()  # what the file would have run, had it been unpickled
 
 
 def convert_checkpoint(
@@ -96,6 +98,7 @@ def convert_checkpoint(
         values=sum(tensor.numel() for tensor in tensors.values()),
         dropped=tuple(key for key in chosen.tensors if key not in kept),
         spec=guess.spec,
+        warnings=tuple(warnings_of(contents)),
     )
 
 

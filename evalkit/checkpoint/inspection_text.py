@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from evalkit.report.text import printable
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def conversion_text(made: Conversion) -> str:
         lines.append(f"left out: {some(made.dropped)}")
     if made.others:
         lines.append(f"other sets of weights, not taken: {some(made.others)}")
-    return "\n".join(lines)
+    lines += [f"warning: {warning}" for warning in made.warnings]
+    return "\n".join(map(printable, lines))
 
 
 def size_text(size_bytes: int) -> str:

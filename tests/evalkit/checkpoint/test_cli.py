@@ -1,6 +1,7 @@
 """Checkpoints on the command line: without a model, and with trust."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -59,3 +60,28 @@ def test_a_whole_module_runs_only_when_it_is_trusted(evaluate):
     assert summary["samples"] == 6
     assert summary["model"]["class"] == "ColourNet"
     assert any("the file was trusted" in warning for warning in summary["warnings"])
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("echo this must not run",)
+
+
+def test_converting_tells_what_the_file_would_have_run_and_no_terminal_obeys_it(
+    tmp_path, monkeypatch, capfd
+):
+    weights = {"fc.weight": torch.ones(2, 4)}
+    torch.save({"set\x1b[31m": weights, "more": Hostile()}, tmp_path / "in.pth")
+    arguments = ["convert", str(tmp_path / "in.pth"), str(tmp_path / "out.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["evalkit", *arguments])
+
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    said = capfd.readouterr().out
+    assert end.value.code == 0
+    assert "'set\\x1b[31m'" in said
+    assert "\x1b" not in said
+    assert "warning: the file names" in said
+    assert "system" in said
+    assert "must not run" not in said
