@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +46,16 @@ def _take(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot:
 
 
 def _import_the_rest() -> None:
-    """What follows the snapshot is imported while the probes wait: 40 ms of a short run."""
-    import gpudiag.choice
-    import gpudiag.redact
-    import gpudiag.render.as_text
-    import gpudiag.rules  # noqa: F401 - only the import's time is wanted here
+    """What follows the snapshot is imported while the probes wait: 40 ms of a short run.
+
+    It is only a head start: where files are short, the probes have them first, and what could not
+    be read now is imported when it is needed.
+    """
+    with suppress(OSError):
+        import gpudiag.choice
+        import gpudiag.redact
+        import gpudiag.render.as_text
+        import gpudiag.rules  # noqa: F401 - only the import's time is wanted here
 
 
 def look(seen: Snapshot) -> Seen:
