@@ -7,8 +7,10 @@ from nvml_simulator import simulator
 
 collect_ignore = ["fake_gpus.py"]  # a program: it changes torch as a whole
 
-# A shell that runs this in the background lets it, and all programs that it starts, ignore Ctrl-C.
+# A shell that runs this in the background lets it, and all programs that it starts, ignore Ctrl-C,
+# and nohup the end of the terminal; what has a handler here is as usual in the programs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
