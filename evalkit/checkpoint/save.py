@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from torch import nn
 from evalkit.checkpoint.fit import named_tensors
 from evalkit.checkpoint.layout import strip_wrappers
 from evalkit.errors import InputError
+from evalkit.whole_file import written_beside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,14 +86,12 @@ def write_checkpoint(
     Raises:
         InputError: *notes* hold something else, or the file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        if path.suffix == ".safetensors":
-            _write_safetensors(unfinished, path, tensors, notes)
-        else:
-            _write_torch(unfinished, {**notes, "state_dict": dict(tensors)})
-        unfinished.replace(path)
-        _flush_folder(path.parent)
+        with written_beside(path) as unfinished:
+            if path.suffix == ".safetensors":
+                _write_safetensors(unfinished, path, tensors, notes)
+            else:
+                _write_torch(unfinished, {**notes, "state_dict": dict(tensors)})
     except OSError as error:
         raise InputError(
             f"{path}: expected a place to write a checkpoint to, got '{error.strerror or error}': "
@@ -111,15 +108,11 @@ def write_checkpoint(
             f"{path}: expected numbers, text, tensors, lists and dicts beside the weights, got an "
             f"object of class {unsafe[1] if unsafe else 'unknown'}: convert it first"
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _write_torch(path: Path, tree: dict[str, Any]) -> None:
     with path.open("xb") as file:
         torch.save(tree, file)
-        file.flush()
-        os.fsync(file.fileno())
     torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
@@ -145,8 +138,6 @@ def _write_safetensors(
     permissions = path.stat().st_mode  # those of any new file; safetensors gives narrower ones
     save_file(_apart(tensors), path, metadata={"format": "pt", **said})
     path.chmod(permissions)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -158,12 +149,3 @@ def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         apart[key] = tensor.clone() if place in seen else tensor.contiguous()
         seen.add(place)
     return apart
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the new name survive a power cut as the bytes do."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

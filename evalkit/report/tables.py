@@ -15,6 +15,7 @@ from evalkit.errors import InputError
 from evalkit.predictions import write_parquet
 from evalkit.report.ownership import refuse_strangers
 from evalkit.scoring.sparse import SparseConfusion
+from evalkit.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -218,13 +219,5 @@ def _write_whole(folder: Path, writers: Mapping[str, Callable[[BinaryIO], None]]
             with contextlib.suppress(OSError):
                 path.rmdir()
         raise
-    _sync_folder(folder)
+    sync_folder(folder)
     return [folder / name for name in writers]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from evalkit.errors import InputError
 from evalkit.run.identity import refuse_differences
 from evalkit.run.lock import locked
 from evalkit.run.shard import Shard, read_shard, said_by, to_bytes
+from evalkit.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -173,20 +173,6 @@ def writing(folder: Path) -> Iterator[None]:
             f"out must be a folder with room that can be written to, got {folder.parent}: "
             f"{error.strerror}: what is written there stays valid, --resume goes on with it"
         ) from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there once it is on the disk."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with part.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _new(folder: Path, identity: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import torch
 from evalkit.checkpoint.save import write_checkpoint
 from evalkit.distributed import rank
 from evalkit.errors import InputError
+from evalkit.whole_file import written_beside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,17 +161,11 @@ class Checkpoints:
 
 def _same_file(source: Path, target: Path) -> None:
     """Give a file another name, at once; where names cannot share a file, copy it."""
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with written_beside(target) as unfinished:
         try:
             os.link(source, unfinished)
         except OSError:  # the file system has no links
             shutil.copyfile(source, unfinished)
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _on_cpu(value: Any) -> Any:

@@ -27,7 +27,7 @@ from evalkit.training.mixing import mixing
 from evalkit.training.order import Order
 from evalkit.training.readable import about_left_out, without_unreadable
 from evalkit.training.recipe import Recipe
-from evalkit.training.records import EpochRecord, write_log, write_whole
+from evalkit.training.records import EpochRecord, write_log, write_record
 from evalkit.training.schedules import schedule
 from evalkit.training.seed import seed_everything
 from evalkit.training.splits import MANIFEST, Split, open_split
@@ -282,7 +282,7 @@ def prepare(
     checkpoints.clean()
     torch.manual_seed(recipe.seed + rank())  # each rank drops out others
     if split.drawn and rank() == 0:
-        write_whole(out / MANIFEST, split.manifest())
+        write_record(out / MANIFEST, split.manifest())
     return job
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from evalkit.errors import InputError
+from evalkit.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,29 +56,22 @@ def write_log(folder: Path, records: Sequence[EpochRecord]) -> None:
         row["learning_rates"] = " ".join(f"{rate:.8g}" for rate in row["learning_rates"])
     columns = list(EpochRecord.__dataclass_fields__)
     table = pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
-    write_whole(folder / LOG, table.encode())
+    write_record(folder / LOG, table.encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name, or takes the place of another, when it is whole.
+def write_record(path: Path, content: bytes) -> None:
+    """Write a file whole, in a folder that is made if need be.
 
     Raises:
         InputError: It cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        write_whole(path, content)
     except OSError as error:
         raise InputError(
             f"{path}: expected a place to write to, got '{error.strerror or error}': choose another"
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def is_better(value: float, than: float, *, metric: str) -> bool:
