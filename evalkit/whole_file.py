@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -46,6 +51,36 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with written_beside(path) as unfinished, unfinished.open("xb") as file:
         file.write(content)
+
+
+@contextmanager
+def tidied(folder: Path, names: Container[str]) -> Iterator[None]:
+    """Hold a folder while files are written into it, without what killed processes left there.
+
+    Whoever writes shares the folder; one who finds it free of all others knows that every
+    ``.NAME.TOKEN.tmp`` in it is of a process that was killed, and removes those of *names*. Where
+    the file system knows no locks they stay.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / ".a.csv.0123abcd.tmp").touch()
+        >>> with tidied(folder, {"a.csv"}):
+        ...     list(folder.iterdir())
+        []
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # others are at work there, or there are no locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in folder.iterdir():
+                if (found := _UNFINISHED.fullmatch(path.name)) and found["name"] in names:
+                    path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:

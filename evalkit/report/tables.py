@@ -15,7 +15,7 @@ from evalkit.errors import InputError
 from evalkit.predictions import write_parquet
 from evalkit.report.ownership import refuse_strangers
 from evalkit.scoring.sparse import SparseConfusion
-from evalkit.whole_file import sync_folder
+from evalkit.whole_file import sync_folder, tidied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -205,13 +205,14 @@ def _write_whole(folder: Path, writers: Mapping[str, Callable[[BinaryIO], None]]
     token = secrets.token_hex(4)
     parts = {name: folder / f".{name}.{token}.tmp" for name in writers}
     try:
-        for name, write in writers.items():
-            with parts[name].open("xb") as stream:  # mode as the umask says
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for name, part in parts.items():
-            part.replace(folder / name)
+        with tidied(folder, writers):
+            for name, write in writers.items():
+                with parts[name].open("xb") as stream:  # mode as the umask says
+                    write(stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            for name, part in parts.items():
+                part.replace(folder / name)
     except BaseException:
         for part in parts.values():
             part.unlink(missing_ok=True)

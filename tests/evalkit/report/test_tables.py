@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
 from evalkit.report.tables import FORMULA_STARTS, check_folder, escape_cell, unescape_cell
+from evalkit.whole_file import tidied
 
 FORMULAS = ["=cmd()", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1", "'=1", "'"]
 
@@ -96,3 +97,24 @@ def test_the_check_before_hours_of_work_finds_strangers_too(tmp_path):
     with pytest.raises(InputError, match=r"choose another folder, or move them away"):
         check_folder(tmp_path)
     check_folder(tmp_path / "new")
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    left = tmp_path / ".per_class.csv.0123abcd.tmp"
+    others = [".mine.csv.0123abcd.tmp", ".per_class.csv.tmp", "notes.0123abcd.tmp"]
+    for name in (left.name, *others):
+        (tmp_path / name).write_text("cut o")
+
+    written = {path.name for path in pets().save(tmp_path)}
+
+    assert {path.name for path in tmp_path.iterdir()} == written | {*others}
+
+
+def test_what_another_process_is_writing_is_left_to_it(tmp_path):
+    at_work = tmp_path / ".per_class.csv.0123abcd.tmp"
+    with tidied(tmp_path, {"per_class.csv"}):
+        at_work.write_text("half of i")
+
+        pets().save(tmp_path)
+
+        assert at_work.exists()
