@@ -8,16 +8,14 @@ differs in the end.
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import sys
-import time
-import traceback
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+from killing import killed_until_whole, seconds_of
 from training_runs import FULL, differences, write_split
 
 from evalkit.models import import_torchvision
@@ -28,49 +26,20 @@ import_torchvision()  # once, here, and not in every process anew
 TIMES = ["samples_per_second", "peak_memory_bytes", "seconds"]
 
 
-def attempt(folder, out, workers):
-    """Train until it is done, in a process of its own; return its id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        torch.set_num_threads(1)
-        job = prepare(
-            folder / "data",
-            "training_runs:tiny_net",
-            out=out,
-            recipe=FULL,
-            resume=True,
-            device="cpu",
-            workers=workers,
-            checkpoint_every=1,
-        )
-        for _record in job.epochs():
-            pass
-        code = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, the parent must see it
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def ended(child, seconds):
-    """Wait that long for a process; whether it ended, with 0, by itself."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            if status:
-                raise SystemExit(f"training ended with {status}")
-            return True
-        time.sleep(0.002)
-    return False
-
-
-def kill(child):
-    os.kill(child, signal.SIGKILL)  # its workers notice and end by themselves
-    os.waitpid(child, 0)
+def train(folder, out, workers):
+    """Train until it is done, from where a former attempt got to."""
+    job = prepare(
+        folder / "data",
+        "training_runs:tiny_net",
+        out=out,
+        recipe=FULL,
+        resume=True,
+        device="cpu",
+        workers=workers,
+        checkpoint_every=1,
+    )
+    for _record in job.epochs():
+        pass
 
 
 def compared(reference, out):
@@ -89,20 +58,16 @@ def compared(reference, out):
 def main(folder, kills):
     write_split(folder / "data")
     clock = random.Random(0)
-    began = time.monotonic()
-    if not ended(attempt(folder, folder / "undisturbed", 0), 120):
-        raise SystemExit("training did not end")
-    usual = time.monotonic() - began
+    usual_s = seconds_of(partial(train, folder, folder / "undisturbed", 0))
     killed, trainings, found, unfinished = 0, 0, [], 0
     while killed < kills:
         trainings += 1
         out = folder / f"killed_{trainings}"
-        while True:
-            child = attempt(folder, out, clock.choice([0, 0, 2]))
-            patience = clock.uniform(0.2, 0.9) * usual if killed < kills else 120
-            if ended(child, patience):
-                break
-            kill(child)
+        for _ in killed_until_whole(
+            lambda out=out: partial(train, folder, out, clock.choice([0, 0, 2])),
+            most=kills - killed,
+            patience=lambda: clock.uniform(0.2, 0.9) * usual_s,
+        ):
             killed += 1
             unfinished += len(list(out.glob(".*.tmp")))
         found += compared(folder / "undisturbed", out)
@@ -115,7 +80,7 @@ def main(folder, kills):
                 "trainings": trainings,
                 "half-written files": unfinished,
                 "differences": found,
-                "seconds of one": usual,
+                "seconds of one": usual_s,
             }
         )
     )

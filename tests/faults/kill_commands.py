@@ -8,22 +8,18 @@ and what was lost or differs from a run that nothing happened to.
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import sys
-import time
-import traceback
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import noise
-import torch
+from killing import killed_until_whole, seconds_of
 
 from evalkit.cli import cli
 
 TABLES = ("per_class.csv", "confusion_matrix.csv")
-ENOUGH_S = 120
 
 
 def arguments(name, folder, out):
@@ -37,35 +33,9 @@ def arguments(name, folder, out):
     ]
 
 
-def begin(command):
-    """Run a command in a process of its own and return its id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        os.setpgid(0, 0)
-        torch.set_num_threads(1)
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
-        cli.main(command, standalone_mode=False)
-        code = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, the parent must see it
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def ended(child, seconds):
-    """Wait that long for a process; whether it ended, with 0, by itself."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            if status:
-                raise SystemExit(f"the command ended with {status}")
-            return True
-        time.sleep(0.002)
-    return False
+def command(line):
+    """Run a command line in this process."""
+    cli.main(line, standalone_mode=False)
 
 
 def differences(whole, out):
@@ -91,21 +61,18 @@ def main(name, folder, kills):
     clock = random.Random(0)
     noise.write_checkpoint(folder / "net.pth")
     whole = folder / "whole"
-    began = time.monotonic()
-    if not ended(begin(arguments("evaluate", folder, whole)), ENOUGH_S):
-        raise SystemExit("the first run did not end")
-    usual = time.monotonic() - began
+    usual_s = seconds_of(partial(command, arguments("evaluate", folder, whole)))
+    if name == "report":
+        usual_s = seconds_of(partial(command, arguments(name, folder, folder / "usual")))
     killed, runs, found = 0, 0, []
     while killed < kills:
         runs += 1
         out = folder / f"{name}_{runs}"
-        while True:
-            child = begin(arguments(name, folder, out))
-            patience = clock.uniform(0.02, 0.95) * usual if killed < kills else ENOUGH_S
-            if ended(child, patience):
-                break
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        for _ in killed_until_whole(
+            lambda out=out: partial(command, arguments(name, folder, out)),
+            most=kills - killed,
+            patience=lambda: clock.uniform(0.02, 0.95) * usual_s,
+        ):
             killed += 1
             found += half_written(out)
         found += differences(whole, out)
