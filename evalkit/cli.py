@@ -13,6 +13,7 @@ from evalkit.commands.checkpoints import convert, inspect
 from evalkit.commands.compare import compare
 from evalkit.commands.demo import demo
 from evalkit.commands.evaluate import evaluate
+from evalkit.commands.option_words import Commands
 from evalkit.commands.report import report
 from evalkit.commands.train import train
 from evalkit.errors import InputError
@@ -20,6 +21,7 @@ from gpudiag.command_line import EXIT_BAD_INPUT, run
 
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )

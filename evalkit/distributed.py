@@ -103,7 +103,7 @@ class Processes:
             what = " ".join(re.sub(r"^\[[^]]*\]", "", str(error)).partition(". ")[0].split())
             raise InputError(
                 f"all {self.size} processes must reach the end, got '{what}' in that of rank "
-                f"{self.rank}: one of them died; what is written stays valid, --resume goes on "
+                f"{self.rank}: one of them died; what is written stays valid, resume=True goes on "
                 "with it, with any number of processes"
             ) from error
 

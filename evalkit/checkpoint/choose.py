@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 WHOLE_MODULE = (
-    "; the file holds a whole module, which is the model if you wrote it and trust it (--trust)"
+    "; the file holds a whole module, which is the model if you wrote it and trust it (trust=True)"
 )
 
 

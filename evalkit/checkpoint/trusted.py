@@ -46,13 +46,13 @@ def read_trusted(path: Path, *, is_script: bool) -> Any:
         raise InputError(
             f"{path}: expected the file's own classes to be importable, got "
             f"'{' '.join(str(error).split())}': run this in the folder of the project that wrote "
-            "the file, or read the weights alone, without --trust"
+            "the file, or read the weights alone, without trust=True"
         ) from error
     except _FAILURES as error:
         raise InputError(
             f"{path}: expected the file's own code to rebuild its objects, got "
             f"{type(error).__name__}: {' '.join(str(error).split())}: read the weights alone, "
-            "without --trust"
+            "without trust=True"
         ) from error
 
 

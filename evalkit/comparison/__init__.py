@@ -122,7 +122,7 @@ def _key(key: str | None, present: Sequence[set[str]]) -> str:
             return name
     raise InputError(
         f"runs must share a column that names the samples, got none of {', '.join(wanted)} in all "
-        "of them: name one with key"
+        "of them: name one with key='COLUMN'"
     )
 
 

@@ -74,7 +74,7 @@ def read_run(
     if not keys:
         raise InputError(
             f"{table} must name its samples in a column {' or '.join(KEYS)}, got "
-            f"{some([*map(repr, present)], 10)}: name the column with key"
+            f"{some([*map(repr, present)], 10)}: name the column with key='COLUMN'"
         )
     batches = [
         batch[["label", "prediction", *(KEPT + name for name in keys)]]
@@ -134,7 +134,7 @@ def join(tables: Mapping[str, pd.DataFrame], *, key: str, on_unmatched: str = "f
         listed = ", ".join(f"{number} only in {name}" for name, number in unmatched.items())
         raise InputError(
             f"runs must have the same samples, got {len(common)} in common by {key} and {listed}: "
-            "leave those out with on-unmatched skip"
+            "leave those out with on_unmatched='skip'"
         )
     matched = {name: frame.loc[common] for name, frame in indexed.items()}
     _refuse_other_labels(matched, key)

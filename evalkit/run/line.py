@@ -266,13 +266,13 @@ def _unreadable(plan: Plan, lost: Audit) -> str:
     return (
         f"data must have images that can be read, got {len(lost.unreadable)} of "
         f"{len(plan.source)} in {plan.source.name} that cannot: {listed}: mend them, or leave "
-        "them out with on-unreadable skip"
+        "them out with on_unreadable='skip'"
     )
 
 
 def _what_is_kept(parts: Cut, store: Store) -> str:
     if isinstance(store, Unfinished) and store.present(parts):
-        return "; what was done is kept: with resume it is not done again"
+        return "; what was done is kept: with resume=True it is not done again"
     return ""
 
 

@@ -116,7 +116,8 @@ def _proven(cut: Cut, shards: Iterable[Shard], audit: Audit) -> Iterator[Shard]:
         yield shard
     if counted != cut.samples:
         raise InputError(
-            f"every sample must be counted once, got {counted} of {cut.samples}: go on with resume"
+            f"every sample must be counted once, got {counted} of {cut.samples}: go on with "
+            "resume=True"
         )
 
 

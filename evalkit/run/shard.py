@@ -56,7 +56,7 @@ class Shard:
             raise InputError(
                 f"every sample from {expected.start} to {expected.stop - 1} must be counted once, "
                 f"got {len(self.indices)} scored and {len(left_out)} left out in shard "
-                f"{self.number}: remove that file and go on with resume"
+                f"{self.number}: remove that file and go on with resume=True"
             )
 
 
@@ -162,5 +162,5 @@ def _damaged(path: Path, error: Exception) -> str:
     what = " ".join(str(error).split())
     return (
         f"predictions must be whole to go on with them, got {path}: {what}: remove this file and "
-        "go on with resume"
+        "go on with resume=True"
     )

@@ -78,7 +78,7 @@ class Unfinished:
             if said.get("run") != self.run or said.get("shard") != number:
                 raise InputError(
                     f"unfinished predictions must be of one run, got {self.path(number)} of "
-                    "another: remove this file and go on with resume"
+                    "another: remove this file and go on with resume=True"
                 )
         return found
 
@@ -114,7 +114,7 @@ def refuse_leftovers(out: Path) -> None:
         shards = len(list(folder.glob(SHARD.format(0).replace("0000000", "*"))))
         raise InputError(
             f"out must be free of unfinished runs, got {folder} with {shards} finished parts of "
-            "one: go on with it by --resume (resume=True), or remove that folder"
+            "one: go on with it by resume=True, or remove that folder"
         )
 
 
@@ -171,7 +171,7 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"out must be a folder with room that can be written to, got {folder.parent}: "
-            f"{error.strerror}: what is written there stays valid, --resume goes on with it"
+            f"{error.strerror}: what is written there stays valid, resume=True goes on with it"
         ) from error
 
 

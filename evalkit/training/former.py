@@ -30,7 +30,7 @@ def former_state(out: Path, *, resume: bool) -> dict[str, Any] | None:
     telling = (LOG,) if resume else (LAST, BEST, LOG)
     ours = [name for name in telling if (out / name).exists()]
     if kept is None and ours:
-        what = f"without {LAST} to go on from" if resume else "of a training: go on by resume"
+        what = f"without {LAST} to go on from" if resume else "of a training: go on by resume=True"
         raise InputError(
             f"out must be another folder than that of a training, got {out} with {some(ours)} "
             f"{what}, or choose another"

@@ -53,7 +53,7 @@ def about_unreadable(found: Sequence[Unreadable], samples: int, name: str) -> st
     listed = some([f"{one.path} ({one.reason})" for one in found], LISTED)
     return (
         f"data must have images that can be read, got {len(found)} of {counted(samples, 'image')} "
-        f"in {name} that cannot: {listed}: mend them, or leave them out with on-unreadable skip"
+        f"in {name} that cannot: {listed}: mend them, or leave them out with on_unreadable='skip'"
     )
 
 

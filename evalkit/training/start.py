@@ -210,7 +210,7 @@ def _require_same_classes(
     if report.head_size not in {None, num_classes}:
         raise InputError(
             f"{report.path}: expected a head with {counted(num_classes, 'output')}, as there are "
-            f"classes, got {report.head_size}: have it replaced (new_head)"
+            f"classes, got {report.head_size}: have it replaced (new_head=True)"
         )
     if classes is None or report.classes is None or tuple(classes) == report.classes:
         return
@@ -221,5 +221,5 @@ def _require_same_classes(
     ]
     raise InputError(
         f"{report.path}: expected a head for the classes of the data in their order, got "
-        f"{some(differing)}: have the head replaced (new_head)"
+        f"{some(differing)}: have the head replaced (new_head=True)"
     )

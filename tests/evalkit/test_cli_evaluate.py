@@ -187,7 +187,7 @@ def test_labels_outside_the_classes(evalkit, project):
     assert refused(evalkit, project, data="list.csv") == (
         "evalkit: data must have only classes that the model knows by the checkpoint, 3 names such "
         "as blue, green, red, got 1 other in list.csv: purple: leave their samples out with "
-        "on-unknown-class skip"
+        "--on-unknown-class skip"
     )
 
 
@@ -224,7 +224,7 @@ def test_unreadable_images(evalkit, project):
 
     assert refused(evalkit, project) == (
         "evalkit: data must have images that can be read, got 1 of 10 in data that cannot: "
-        "red/1.png (the file is empty): mend them, or leave them out with on-unreadable skip"
+        "red/1.png (the file is empty): mend them, or leave them out with --on-unreadable skip"
     )
 
 
@@ -241,7 +241,7 @@ def test_options_out_of_range(evalkit, project):
         "diagnose' to see why"
     )
     assert refused(evalkit, project, allow_partial="2") == (
-        "evalkit: allow_partial must be in (0, 1], got 2.0"
+        "evalkit: --allow-partial must be in (0, 1], got 2.0"
     )
     assert refused(evalkit, project, weights="ema") == (
         "evalkit: net.pth: expected a set of weights named 'ema', got state_dict: give one of "

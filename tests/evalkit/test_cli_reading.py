@@ -82,7 +82,7 @@ def test_unknown_classes_end_the_run_with_their_list(evaluate, project):
     assert refusal(evaluate()) == (
         "data must have only classes that the model knows by the checkpoint, 3 names such as blue, "
         "green, red, got 2 others in data: pink, yellow: leave their samples out with "
-        "on-unknown-class skip"
+        "--on-unknown-class skip"
     )
     assert not (project / "report").exists()
 

@@ -54,13 +54,14 @@ def test_balanced_classes_are_drawn_by_class(table):
 
 
 def test_options_that_exclude_each_other_are_refused(table):
-    with pytest.raises(InputError, match="class_balanced and group_column exclude each other"):
+    with pytest.raises(InputError, match="--class-balanced and --group-column exclude each other"):
         report(table, "--class-balanced", "--group-column", "patient")
 
 
 def test_a_column_that_is_not_there_is_named(table):
     with pytest.raises(
-        InputError, match=r"'label', 'prediction', 'sight' once, got no 'sight' \(did you mean site"
+        InputError,
+        match=r"'label', 'prediction', 'sight' once, got no 'sight' \(did you mean 'site'",
     ):
         report(table, "--group-by", "sight")
 

@@ -171,7 +171,7 @@ def test_unmatched_samples_are_counted_and_refused_or_left_out():
 
     assert str(caught.value) == (
         "runs must have the same samples, got 47 in common by path and 3 only in m0, 0 only in m1: "
-        "leave those out with on-unmatched skip"
+        "leave those out with on_unmatched='skip'"
     )
     assert skipped.samples == 47
     assert "! left out: 3 only in m0" in as_text(skipped)

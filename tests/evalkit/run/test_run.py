@@ -113,7 +113,7 @@ def test_names_that_the_model_does_not_know(tmp_path, checkpoint):
     assert message_of(checkpoint, data) == (
         "data must have only classes that the model knows by the checkpoint, 3 names such as "
         f"blue, green, red, got 2 others in {data}: Blue, yellow: leave their samples out with "
-        "on-unknown-class skip"
+        "on_unknown_class='skip'"
     )
 
 
@@ -160,7 +160,7 @@ def test_unreadable_images_fail_after_all_of_them_are_listed(checkpoint, data):
     assert message_of(checkpoint, data, batch_size=2) == (
         f"data must have images that can be read, got 2 of 24 in {data} that cannot: blue/1.png "
         "(the file is empty), red/6.png (the file is no image of a known format): mend them, or "
-        "leave them out with on-unreadable skip"
+        "leave them out with on_unreadable='skip'"
     )
 
 

@@ -128,7 +128,7 @@ def test_a_sample_that_is_not_counted_once_is_never_passed_over(indices, unreada
 
     assert str(error.value) == (
         f"every sample from 0 to 3 must be counted once, got {len(indices)} scored and "
-        f"{len(unreadable)} left out in shard 0: remove that file and go on with resume"
+        f"{len(unreadable)} left out in shard 0: remove that file and go on with resume=True"
     )
 
 

@@ -188,7 +188,7 @@ def test_a_damaged_shard_is_named(checkpoint, whole, stopped):
     evaluate(checkpoint, "noise:noise", out=stopped, resume=True, **OPTIONS)
 
     assert message.startswith(f"predictions must be whole to go on with them, got {shard}: ")
-    assert message.endswith(": remove this file and go on with resume")
+    assert message.endswith(": remove this file and go on with resume=True")
     assert_same(stopped, whole)
 
 
@@ -295,7 +295,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_gone_on_with(
 
     assert done.stdout == (
         f"out must be a folder with room that can be written to, got {out}: File too large: what "
-        "is written there stays valid, --resume goes on with it\n"
+        "is written there stays valid, resume=True goes on with it\n"
     )
     left = sorted(path.name for path in out.rglob("shard-*")) if out.exists() else []
     assert len(left) == {"shards": 0, "table": 4}[what]
@@ -374,6 +374,6 @@ def test_what_was_done_before_an_unreadable_image_is_kept(checkpoint, tmp_path, 
     )
 
     assert message.endswith(
-        "on-unreadable skip; what was done is kept: with resume it is not done again"
+        "on_unreadable='skip'; what was done is kept: with resume=True it is not done again"
     )
     assert (found.summary["samples"], len(found.summary["unreadable"])) == (1_999, 1)

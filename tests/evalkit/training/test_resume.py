@@ -213,7 +213,7 @@ def test_without_resume_a_training_is_not_overwritten(data, tmp_path):
 
     assert str(error.value) == (
         f"out must be another folder than that of a training, got {tmp_path} with last.pth, "
-        "best.pth, log.csv of a training: go on by resume, or choose another"
+        "best.pth, log.csv of a training: go on by resume=True, or choose another"
     )
 
 

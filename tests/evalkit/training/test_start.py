@@ -193,13 +193,13 @@ def test_the_checkpoint_may_name_the_model(tmp_path):
             {},
             {"num_classes": 3},
             "{path}: expected a head with 3 outputs, as there are classes, got 2: have it replaced "
-            "(new_head)",
+            "(new_head=True)",
         ),
         (
             {"classes": ["cat", "dog"]},
             {"num_classes": 2, "classes": ["dog", "cat"]},
             "{path}: expected a head for the classes of the data in their order, got dog for cat, "
-            "cat for dog: have the head replaced (new_head)",
+            "cat for dog: have the head replaced (new_head=True)",
         ),
     ],
 )

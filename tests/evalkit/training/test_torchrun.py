@@ -65,7 +65,7 @@ def test_bad_input_is_said_once_by_all_processes(data, tmp_path):
 
     assert done.returncode == 1  # torchrun's own
     said = [line for line in done.stderr.splitlines() if line.startswith("evalkit: ")]
-    assert said == ["evalkit: warm_up must be from 0 to below epochs, 10, got 20.0"]
+    assert said == ["evalkit: --warm-up must be from 0 to below epochs, 10, got 20.0"]
 
 
 def test_sigterm_reaches_all_processes_and_one_goes_on(data, tmp_path):
