@@ -93,10 +93,12 @@ def _about_unknown(
     source: Source, names: Sequence[str], unknown: Sequence[str], named_by: str
 ) -> str:
     advice = (
-        "leave their samples out with on-unknown-class skip"
+        "leave their samples out with on_unknown_class='skip'"
         if len(unknown) < len(source.classes)
         else "none of them fits, so name the outputs of the model in their order with classes"
     )
+    if any(name.strip() in names for name in unknown):
+        advice = f"remove the blanks around {some([*map(repr, unknown)])}"
     return (
         f"data must have only classes that the model knows by the {named_by}, "
         f"{counted(len(names), 'name')} such as {some(names)}, got "

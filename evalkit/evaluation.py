@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.csv_faults import twins
 from evalkit.errors import InputError
 from evalkit.predictions import arrange, read_batches
 from evalkit.report.headline import level_of
@@ -23,7 +24,7 @@ from evalkit.scoring.selective import coverage_risk, thresholds
 from evalkit.scoring.sparse import DENSE_CLASSES
 from evalkit.scoring.study import Study
 from evalkit.summary import RECORDED_BY_THE_RUN
-from evalkit.wording import some
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,6 +169,11 @@ class Evaluation:
             raise InputError(
                 f"table must have a header and at least one row, got {table} with no rows"
             )
+        if classes is None and (alike := twins(tally.classes())):
+            raise InputError(
+                f"table must have classes that more than blanks tell apart, got {alike} in "
+                f"{table}: remove the blanks"
+            )
         results = study.results(classes if classes is not None else tally.classes())
         if confidence_column is not None and tally.invalid("confidence"):
             raise InputError(tally.invalid("confidence").replace("confidence", confidence_column))
@@ -286,8 +292,8 @@ def _refuse_unusable(predictions: pd.DataFrame, run: Mapping[str, Any]) -> None:
     if "index" in predictions and predictions["index"].duplicated().any():
         twice = predictions["index"][predictions["index"].duplicated()].unique()
         raise InputError(
-            f"predictions must have every sample once, got {len(twice)} values of index more than "
-            f"once, the first {twice[0]}"
+            f"predictions must have every sample once, got {counted(len(twice), 'value')} of "
+            f"index more than once, the first {twice[0]}"
         )
     unknown = sorted(set(run) - {*RECORDED_BY_THE_RUN, "checks", "warnings", "scores"})
     if unknown:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-import shlex
 import warnings
 import zlib
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pandas as pd
 
+from evalkit.csv_faults import fault_in, fault_of_header
 from evalkit.errors import InputError
 from evalkit.wording import some
 
@@ -208,7 +208,10 @@ def _csv_batches(
 ) -> Iterator[pd.DataFrame]:
     read = _csv_reader(table)
     with _csv_faults(table):
-        columns = _choose(table, _csv_header(read), required, keep)
+        header = _csv_header(read)
+        if fault := fault_of_header(table, header, [*required, *keep]):
+            raise InputError(f"table {fault}")
+        columns = _choose(table, header, required, keep)
         columns = {column: name for column, name in columns.items() if name not in LISTS}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a cell lost per row
@@ -222,12 +225,16 @@ def _csv_reader(table: Path) -> Callable[..., Any]:
     return functools.partial(
         pd.read_csv,
         table,
-        sep="\t" if ".tsv" in table.suffixes else ",",
+        sep=_separator(table),
         dtype=str,
         keep_default_na=False,
         na_values=[""],
         index_col=False,
     )
+
+
+def _separator(table: Path) -> str:
+    return "\t" if ".tsv" in table.suffixes else ","
 
 
 def _csv_header(read: Callable[..., Any]) -> list[str]:
@@ -245,8 +252,11 @@ def _csv_faults(table: Path) -> Iterator[None]:
             "write the predictions again"
         ) from error
     except UNREADABLE_CSV as error:
+        fault = fault_in(table, separator=_separator(table))
         what = " ".join(str(error).split())
-        raise InputError(f"table must be a CSV file in UTF-8, got {table}: {what}") from error
+        raise InputError(
+            f"table {fault}" if fault else f"table must be a CSV file in UTF-8, got {table}: {what}"
+        ) from error
 
 
 def _named(batch: pd.DataFrame, columns: dict[str, str], keep: tuple[str, ...]) -> pd.DataFrame:
@@ -263,8 +273,8 @@ def _choose(
     for column in [*required, *(name for name in keep if name not in required)]:
         if column not in present:
             close = _closest(column, present)
-            option = f"--{required[column]}-column " if column in required else ""
-            hint = f" (did you mean {option}{shlex.quote(close)}?)" if close else ""
+            meant = f"{required[column]}_column='{close}'" if column in required else repr(close)
+            hint = f" (did you mean {meant}?)" if close else ""
             faults.append(f"no {column!r}{hint}")
         elif present.count(column) > 1:
             faults.append(f"{column!r} {present.count(column)} times")

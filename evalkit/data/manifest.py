@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
+from evalkit.csv_faults import fault_in, fault_of_header, twins
 from evalkit.data.source import RESERVED, of_files
 from evalkit.errors import InputError
 from evalkit.images.reading import read_bytes
@@ -13,11 +17,16 @@ from evalkit.wording import counted, natural_order, some
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
-
     from evalkit.data.source import Source
 
+_UNREADABLE = (
+    pd.errors.EmptyDataError,
+    pd.errors.ParserError,
+    pd.errors.ParserWarning,
+    UnicodeDecodeError,
+)
 SUFFIXES = (".csv", ".parquet", ".pq")
+NEEDED = ("path", "label")
 # What pandas raises on its own notes in a Parquet file, where these are damaged.
 _BAD_METADATA = (ValueError, TypeError, LookupError, AttributeError)
 
@@ -29,7 +38,7 @@ def manifest(path: Path) -> Source:
         InputError: It is no table, or lacks something.
     """
     table = _read_table(path)
-    absent = [name for name in ("path", "label") if name not in table]
+    absent = [name for name in NEEDED if name not in table]
     if absent:
         raise InputError(
             f"manifest must have the columns path and label, got {path} without "
@@ -53,6 +62,11 @@ def manifest(path: Path) -> Source:
     paths = table["path"].astype(str).tolist()
     labels = table["label"].astype(str).tolist()
     names = sorted(set(labels))
+    if alike := twins(names):
+        raise InputError(
+            f"manifest must have classes that more than blanks tell apart, got {alike} in {path}: "
+            "remove the blanks"
+        )
     root = path.parent
     return of_files(
         lambda position: read_bytes(root / paths[position]),
@@ -66,33 +80,31 @@ def manifest(path: Path) -> Source:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
     if path.suffix.lower() != ".csv":
         return _read_parquet(path)
+    # Class names such as "NA" and "007" are names, not gaps and numbers.
+    read = functools.partial(
+        pd.read_csv, path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+    )
     try:
         with warnings.catch_warnings():  # rows that are longer than the header are no usage of it
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # Class names such as "NA" and "007" are names, not gaps and numbers.
-            text = pd.read_csv(
-                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
-            )
-    except pd.errors.ParserWarning as error:
-        raise InputError(
-            f"manifest must have no row with more fields than its header, got {path} with such "
-            "rows: put fields that hold a comma into quotation marks"
-        ) from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+            fault = fault_of_header(path, read(header=None, nrows=1).iloc[0].tolist(), NEEDED)
+            if fault:
+                raise InputError(f"manifest {fault}")
+            text = read()
+    except _UNREADABLE as error:
+        fault = fault_in(path)
         reason = " ".join(str(error).split())
-        raise InputError(f"manifest must be a CSV file, got {path}: {reason}") from error
+        raise InputError(
+            f"manifest {fault}" if fault else f"manifest must be a CSV file, got {path}: {reason}"
+        ) from error
     for name in text.columns.difference(["path", "label"]):
         text[name] = _numbers_where_all_are(text[name])
     return text
 
 
 def _numbers_where_all_are(column: pd.Series[Any]) -> pd.Series[Any]:
-    import pandas as pd
-
     try:
         return pd.to_numeric(column)
     except ValueError:
@@ -100,7 +112,6 @@ def _numbers_where_all_are(column: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd
     import pyarrow as pa
 
     try:

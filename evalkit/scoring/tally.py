@@ -13,7 +13,7 @@ from evalkit.scoring.confusion import class_index
 from evalkit.scoring.intervals import mean_interval
 from evalkit.scoring.resampling import Groups
 from evalkit.scoring.sparse import DENSE_CLASSES, SparseConfusion, of_cells
-from evalkit.wording import some
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,9 +119,9 @@ class Tally:
         """
         self._refuse_missing()
         axis: pd.Index[Any] = class_index(classes)
-        counted = _summed(self._pairs)
-        labels, predictions = self._places(counted.index, axis)
-        samples = np.asarray(counted, dtype=np.int64)
+        summed = _summed(self._pairs)
+        labels, predictions = self._places(summed.index, axis)
+        samples = np.asarray(summed, dtype=np.int64)
         self._refuse_strangers(samples, labels, predictions, axis)
         return of_cells(labels, predictions, samples, axis)
 
@@ -129,14 +129,14 @@ class Tally:
         """The samples of every cell by group, or nothing where no groups were given."""
         if not self._grouped:
             return None
-        counted = _summed(self._grouped)
-        labels, predictions = self._places(counted.index.get_level_values(0), cells.classes)
+        summed = _summed(self._grouped)
+        labels, predictions = self._places(summed.index.get_level_values(0), cells.classes)
         size = len(cells)
         keys = cells.labels * size + cells.predictions  # ascending
         cell = np.searchsorted(keys, labels * size + predictions)
         order = np.argsort(cell, kind="stable")
-        group = counted.index.get_level_values(1).to_numpy(dtype=np.int64)
-        samples = np.asarray(counted, dtype=np.int64)
+        group = summed.index.get_level_values(1).to_numpy(dtype=np.int64)
+        samples = np.asarray(summed, dtype=np.int64)
         return Groups(group[order], cell[order], samples[order], len(self._group_positions))
 
     def figures(self) -> tuple[dict[str, float], dict[str, str]]:
@@ -255,7 +255,7 @@ class Tally:
             wanted = "a label, a prediction and a group" if grouped else "a label and a prediction"
             raise InputError(
                 f"every sample must have {wanted}, got {' and '.join(faults)}, "
-                f"of {self.samples} rows: fill them in or drop these rows"
+                f"of {counted(self.samples, 'row')}: fill them in or drop these rows"
             )
 
     def _refuse_strangers(
@@ -266,14 +266,21 @@ class Tally:
         axis: pd.Index[Any],
     ) -> None:
         known = set(axis)
-        strangers = [repr(name) for name in self._positions if name not in known]
+        strangers = [name for name in self._positions if name not in known]
         if not strangers:
             return
+        is_padded = any(str(name).strip() in known for name in strangers)
+        advice = (
+            "remove the blanks around them"
+            if is_padded
+            else "add them to the classes or correct them"
+        )
+        in_labels, in_predictions = samples[labels < 0].sum(), samples[predictions < 0].sum()
         raise InputError(
-            f"labels and predictions must be among the {len(axis)} classes "
-            f"({some([*map(repr, axis)])}), got {len(strangers)} other names ({some(strangers)}) "
-            f"in {samples[labels < 0].sum()} labels and {samples[predictions < 0].sum()} "
-            "predictions: add them to the classes or correct them"
+            f"labels and predictions must be among the {counted(len(axis), 'class', 'classes')} "
+            f"({some([*map(repr, axis)])}), got {counted(len(strangers), 'other name')} "
+            f"({some([*map(repr, strangers)])}) in {counted(in_labels, 'label')} and "
+            f"{counted(in_predictions, 'prediction')}: {advice}"
         )
 
 

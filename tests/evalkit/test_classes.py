@@ -27,7 +27,7 @@ def test_unknown_names_fail_with_their_list():
 
     assert str(error.value) == (
         "data must have only classes that the model knows by the option, 1 name such as cat, got 2 "
-        "others in photos: dog, yak: leave their samples out with on-unknown-class skip"
+        "others in photos: dog, yak: leave their samples out with on_unknown_class='skip'"
     )
 
 
@@ -99,3 +99,8 @@ def test_nobody_names_the_outputs():
         "neither the checkpoint nor the data name the classes: the numbers of the data were taken "
         "for outputs, in the order 0, 1",
     )
+
+
+def test_blanks_around_the_names_of_the_data_are_said():
+    with pytest.raises(InputError, match=r": remove the blanks around 'dog '$"):
+        join(source("cat", "dog "), stored=["cat", "dog"])

@@ -111,8 +111,8 @@ def test_report_takes_other_columns_and_classes(evalkit, tmp_path):
         (
             TABLE,
             ["--classes", "classes.txt"],
-            "labels and predictions must be among the 2 classes ('cat', 'fox'), got 1 other names "
-            "('dog') in 1 labels and 2 predictions: add them to the classes or correct them",
+            "labels and predictions must be among the 2 classes ('cat', 'fox'), got 1 other name "
+            "('dog') in 1 label and 2 predictions: add them to the classes or correct them",
         ),
         (
             TABLE,

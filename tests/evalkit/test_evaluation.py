@@ -146,7 +146,7 @@ def test_classes_without_samples_are_warned_about():
         ),
         (predictions(), {"modle": "resnet"}, "warnings and scores, got modle"),
         (predictions(label=["ant", "ant", "bee", None]), None, "got 1 missing in column label"),
-        (predictions(label=["ant", "ant", "bee", "wolf"]), None, r"1 other names \('wolf'\)"),
+        (predictions(label=["ant", "ant", "bee", "wolf"]), None, r"1 other name \('wolf'\)"),
     ],
 )
 def test_unusable_predictions_are_refused(frame, run, fault):
@@ -307,7 +307,7 @@ def test_a_notebook_shows_the_table():
 
     html = evaluation(frame, classes=["<b>", "c"])._repr_html_()
 
-    assert html.startswith("<p>1 samples, 2 classes: accuracy 1.000 [0.207, 1.000]</p><table")
+    assert html.startswith("<p>1 sample, 2 classes: accuracy 1.000 [0.207, 1.000]</p><table")
     assert "&lt;b&gt;" in html
     assert "<b>" not in html
     assert "NaN" not in html

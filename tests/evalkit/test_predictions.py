@@ -7,6 +7,7 @@ import pytest
 
 from evalkit import predictions as predictions_module
 from evalkit.errors import InputError
+from evalkit.evaluation import Evaluation
 from evalkit.predictions import arrange, read_batches, read_classes, write_parquet
 
 
@@ -87,18 +88,41 @@ def test_the_first_bytes_decide_what_a_file_is(tmp_path):
             "must begin with b'PAR1', got {} beginning with b'labe': if it is a CSV file, name it",
         ),
         ("t.parquet", b"PAR1 and then nothing", "must be a whole Parquet file, got {}: "),
-        ("t.csv", b"label,prediction\n\xff,a\n", "must be a CSV file in UTF-8, got {}: 'utf-8'"),
+        (
+            "t.csv",
+            b"label,prediction\n\xff,a\n",
+            "{}, line 2: expected text in UTF-8, got the byte 0xff",
+        ),
         ("t.csv.gz", b"\x1f\x8b\x08\x00damaged", "must be a CSV file in UTF-8, got {}: "),
-        ("t.csv", "label,prediction\na,b,c\n", "must be a CSV file in UTF-8, got {}: "),
-        ("t.csv", "label,prediction\na,b\na,b,c\n", "must be a CSV file in UTF-8, got {}: "),
-        ("t.csv", 'label,prediction\n"a,b\n', "must be a CSV file in UTF-8, got {}: "),
+        (
+            "t.csv",
+            "label,prediction\na,b,c\n",
+            "{}, line 2: expected 2 fields as in its header, got 3",
+        ),
+        ("t.csv", "label,prediction\na,b\n\na,b,c\n", "{}, line 4: expected 2 fields as in its "),
+        (
+            "t.csv",
+            'label,prediction\na,b\n"a,b\n',
+            "{}, from line 3: expected a quotation mark at the end",
+        ),
+        ("t.tsv", "label\tprediction\na\tb\tc\n", "{}, line 2: expected 2 fields as in its header"),
+        (
+            "t.csv",
+            "label;prediction;score\na;b;0,5\n",
+            "table {}, line 1: expected names between commas, got semicolons: save it with commas",
+        ),
+        (
+            "t.csv",
+            "label, prediction\na,b\n",
+            "{}, line 1: expected names without blanks around them, got ' prediction': remove the",
+        ),
         (
             "t.csv",
             "Label,pred\na,b\n",
             (
                 "{} must have each of the columns 'label', 'prediction' once, got no 'label' (did "
-                "you mean --label-column Label?) and no 'prediction' (did you mean "
-                "--prediction-column pred?) among 'Label', 'pred'"
+                "you mean label_column='Label'?) and no 'prediction' (did you mean "
+                "prediction_column='pred'?) among 'Label', 'pred'"
             ),
         ),
         (
@@ -195,3 +219,26 @@ def test_a_class_file_must_exist(tmp_path):
         f"classes must be a text file with one name per line, got {tmp_path}/no.txt: "
         "No such file or directory"
     )
+
+
+def test_classes_that_blanks_alone_tell_apart_are_refused(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("label,prediction\ncat,cat \ndog,dog\n")
+
+    with pytest.raises(InputError) as error:
+        Evaluation.from_table(table)
+
+    assert str(error.value) == (
+        "table must have classes that more than blanks tell apart, got 'cat' and 'cat ' in "
+        f"{table}: remove the blanks"
+    )
+
+
+def test_blanks_around_names_that_no_class_has_are_said(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("label,prediction\ncat,cat \ndog,dog\n")
+
+    with pytest.raises(
+        InputError, match=r"\('cat '\) in 0 labels and 1 prediction: remove the bla"
+    ):
+        Evaluation.from_table(table, classes=["cat", "dog"])

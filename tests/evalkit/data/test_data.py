@@ -420,8 +420,61 @@ def test_rows_with_more_fields_than_the_header_are_not_shifted(tmp_path):
     path.write_text("path,label\nx,a.png,cat\ny,b.png,dog\n")
 
     assert message_of(path) == (
-        f"manifest must have no row with more fields than its header, got {path} with such rows: "
-        "put fields that hold a comma into quotation marks"
+        f"manifest {path}, line 2: expected 2 fields as in its header, got 3: put a field that "
+        "holds a comma into quotation marks"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            "path,label\na.png,cat\n\nb.png,cat,tabby\n",
+            ", line 4: expected 2 fields as in its header, got 3: put a field that holds a comma "
+            "into quotation marks",
+        ),
+        (
+            'path,label,note\na.png,cat,"two\nlines"\nb.png,cat,x,y\n',
+            ", line 4: expected 3 fields as in its header, got 4: put a field that holds a comma "
+            "into quotation marks",
+        ),
+        (
+            'path,label\na.png,cat\n"b.png,cat\nc.png,cat\n',
+            ", from line 3: expected a quotation mark at the end of a field, got the end of the "
+            "file: close it, or write the file again",
+        ),
+        (
+            "path,label\na.png,caf\xe9\n".encode("latin-1"),
+            ", line 2: expected text in UTF-8, got the byte 0xe9: save it as UTF-8",
+        ),
+        (
+            "path;label;score\na.png;cat;0,5\n",
+            ", line 1: expected names between commas, got semicolons: save it with commas",
+        ),
+        (
+            "path\tlabel\na.png\tcat\n",
+            ", line 1: expected names between commas, got tabs: save it with commas",
+        ),
+        (
+            "path, label \na.png,cat\n",
+            ", line 1: expected names without blanks around them, got ' label ': remove the blanks",
+        ),
+    ],
+)
+def test_a_csv_file_that_cannot_be_read_is_told_with_the_line(tmp_path, written, said):
+    path = tmp_path / "m.csv"
+    path.write_bytes(written if isinstance(written, bytes) else written.encode())
+
+    assert message_of(path) == f"manifest {path}{said}"
+
+
+def test_classes_that_blanks_alone_tell_apart_are_refused(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("path,label\na.png,cat\nb.png,cat \nc.png,dog\n")
+
+    assert message_of(path) == (
+        "manifest must have classes that more than blanks tell apart, got 'cat' and 'cat ' in "
+        f"{path}: remove the blanks"
     )
 
 

@@ -88,7 +88,7 @@ def test_strangers_of_all_batches_are_counted():
 
     assert str(caught.value) == (
         "labels and predictions must be among the 2 classes ('a', 'b'), got 2 other names "
-        "('wolf', 'elk') in 2 labels and 1 predictions: add them to the classes or correct them"
+        "('wolf', 'elk') in 2 labels and 1 prediction: add them to the classes or correct them"
     )
 
 
