@@ -102,7 +102,9 @@ def summarize(
         reasons |= dict.fromkeys(("ece_low", "ece_high"), "confidences were not kept by group")
     top_k = {"1": overall["accuracy"]}
     if len(confusion) <= TOP_K:
-        reasons["top_k.5"] = f"with {len(confusion)} classes it is 1 for any predictions"
+        reasons["top_k.5"] = (
+            f"with {counted(len(confusion), 'class', 'classes')} it is 1 for any predictions"
+        )
     elif "top5" in figures:
         top_k[str(TOP_K)] = figures["top5"]
     known = dict((run or {}).get("scores", {}))

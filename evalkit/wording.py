@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def some(names: Sequence[object], shown: int = SHOWN) -> str:
         >>> some(["fc.weight", "red\x1b[31m"])
         'fc.weight, red\\x1b[31m'
     """
-    listed = ", ".join(_printable(str(name)) for name in names[:shown])
+    listed = ", ".join(printable(str(name)) for name in names[:shown])
     more = len(names) - shown
     return f"{listed} and {more} more" if more > 0 else listed
 
@@ -61,5 +62,27 @@ def natural_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=key)
 
 
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+def printable(text: object, *, width: int | None = None) -> str:
+    r"""Return text without control characters, which a terminal would obey, and cut to *width*.
+
+    Example:
+        >>> printable("a\x1b[2Jb"), printable("a long name", width=8)
+        ('a\\x1b[2Jb', 'a long …')
+    """
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    if width is None or display_width(safe) <= width:
+        return safe
+    while display_width(safe) >= width:
+        safe = safe[:-1]
+    return f"{safe}…"
+
+
+def display_width(text: str) -> int:
+    """Return the columns of a terminal: Chinese characters take two, combining accents none.
+
+    Example:
+        >>> display_width("cat"), display_width("猫")
+        (3, 2)
+    """
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))

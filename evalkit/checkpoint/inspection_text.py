@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from evalkit.report.text import printable
-from evalkit.wording import counted, some
+from evalkit.wording import counted, printable, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -27,7 +27,7 @@ from evalkit.checkpoint.names import require_plain_name
 from evalkit.checkpoint.safe import read_safetensors
 from evalkit.checkpoint.trusted import read_trusted
 from evalkit.errors import InputError
-from evalkit.wording import some
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -180,7 +180,8 @@ def _read_tar(region: Region) -> _Part:
         held = f"{len(readable)} checkpoints" if readable else "none"
         raise InputError(
             f"expected one checkpoint in the tar archive, got {held} among "
-            f"{len(members)} files: unpack it with 'tar xf' and give the checkpoint inside"
+            f"{counted(len(members), 'file')}: unpack it with 'tar xf' and give the checkpoint "
+            "inside"
         )
     return _read_region(members[readable[0]], inside[readable[0]])
 

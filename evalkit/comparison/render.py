@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.report.tables import csv_bytes, write_files
-from evalkit.report.text import columns, printable
+from evalkit.report.text import columns
+from evalkit.wording import counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ div{overflow-x:auto}
 
 def as_text(comparison: Comparison) -> str:
     """A screen: accuracy of every model, then every pair in words and tables."""
-    head = [f"{comparison.samples:,} samples in common by {comparison.key}"]
+    head = [f"{counted(comparison.samples, 'sample')} in common by {comparison.key}"]
     left_out = {name: number for name, number in comparison.unmatched.items() if number}
     if left_out:
         listed = ", ".join(f"{number:,} only in {name}" for name, number in left_out.items())
@@ -123,7 +124,9 @@ def as_html(comparison: Comparison) -> str:
         "content=\"default-src 'none';style-src 'unsafe-inline'\">"
         f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"
     )
-    page.write(f"<p>{comparison.samples:,} samples in common by {html.escape(comparison.key)}")
+    page.write(
+        f"<p>{counted(comparison.samples, 'sample')} in common by {html.escape(comparison.key)}"
+    )
     for name, number in comparison.unmatched.items():
         if number:
             page.write(f"; <b>{number:,} only in {html.escape(name)}, left out</b>")

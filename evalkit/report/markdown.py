@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from evalkit.report.confused import most_confused
 from evalkit.report.headline import Figure, figures, level_of
 from evalkit.report.parts import slice_rows
-from evalkit.report.text import one_line, printable
+from evalkit.report.text import one_line
+from evalkit.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import textwrap
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from evalkit.report.confused import most_confused
+from evalkit.wording import counted, display_width, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,8 @@ def one_line(evaluation: Evaluation) -> str:
     summary = evaluation.summary
     unreadable = summary["unreadable"]
     count = len(unreadable) if isinstance(unreadable, list) else unreadable
-    line = f"{summary['samples']:,} samples, {summary['classes']:,} classes"
+    classes = counted(summary["classes"], "class", "classes")
+    line = f"{counted(summary['samples'], 'sample')}, {classes}"
     return f"{line}, {count:,} more could not be read" if count else line
 
 
@@ -69,21 +70,6 @@ def as_html_table(evaluation: Evaluation) -> str:
     interval = _interval(summary["accuracy_low"], summary["accuracy_high"])
     table = evaluation.per_class.to_html(float_format="{:.3f}".format, na_rep=UNDEFINED)
     return f"<p>{one_line(evaluation)}: accuracy {accuracy} {interval}</p>{table}"
-
-
-def printable(text: object, *, width: int | None = None) -> str:
-    r"""*text* without control characters, which a terminal would obey, and cut to *width*.
-
-    Example:
-        >>> printable("a\x1b[2Jb"), printable("a long name", width=8)
-        ('a\\x1b[2Jb', 'a long …')
-    """
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    if width is None or _display_width(safe) <= width:
-        return safe
-    while _display_width(safe) >= width:
-        safe = safe[:-1]
-    return f"{safe}…"
 
 
 def _warning(text: str) -> str:
@@ -186,21 +172,15 @@ def columns(rows: Sequence[Sequence[str]], alignment: str) -> str:
         model  accuracy
         a           0.9
     """
-    widths = [max(map(_display_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = []
         for text, width, side in zip(row, widths, alignment, strict=True):
-            blanks = " " * (width - _display_width(text))
+            blanks = " " * (width - display_width(text))
             cells.append(text + blanks if side == "<" else blanks + text)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def _display_width(text: str) -> int:
-    """Columns of a terminal: Chinese characters take two, combining accents none."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
 
 
 def _with_interval(row: pd.Series[Any], name: str) -> str:

@@ -242,8 +242,9 @@ def _refuse_strangers(
         faults.append(f"{strangers.size} of {code.size} {name} ({_quote(strangers)})")
     if faults:
         raise InputError(
-            f"labels and predictions must be among the {len(axis)} classes ({_quote(axis)}), "
-            f"got others: {' and '.join(faults)}; add them to classes or correct them"
+            f"labels and predictions must be among the {counted(len(axis), 'class', 'classes')} "
+            f"({_quote(axis)}), got others: {' and '.join(faults)}; add them to classes or correct "
+            "them"
         )
 
 

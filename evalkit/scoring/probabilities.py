@@ -11,7 +11,7 @@ import pandas as pd
 from evalkit.scoring.intervals import CONFIDENCE_LEVEL, mean_interval
 from evalkit.scoring.label_errors import LabelErrors, label_errors
 from evalkit.scoring.ranking import ranking_table
-from evalkit.wording import some
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,7 @@ class Probabilities:
                 return None, None, f"{ABSENT}; there is none of {some([*map(repr, absent)])}"
             table = table[:, [self._names.index(PREFIX + name) for name in classes]]
         elif table.shape[1] != len(classes):
-            fault = f"{len(classes)} classes, got {table.shape[1]}"
+            fault = f"{counted(len(classes), 'class', 'classes')}, got {table.shape[1]}"
             return None, None, f"the lists in {LISTS} must have one number for each of {fault}"
         fault = _fault(table)
         if fault:

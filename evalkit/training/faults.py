@@ -11,7 +11,7 @@ import torch
 
 import gpudiag
 from evalkit.errors import InputError
-from evalkit.wording import some
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ class LossWatch:
         >>> watch.add(torch.tensor(torch.nan), (3, 4), "step 2")
         Traceback (most recent call last):
         evalkit.errors.InputError: loss must be a finite number, got nan in step 2 for 3.png, 4.png:
-        lower the learning rate, limit the gradients (clip-norm), or look at these images
+        lower the learning rate, limit the gradients (clip_norm), or look at these images
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LossWatch:
                 of_what = f" for {some(files, LISTED_FILES)}" if files else ""
                 raise InputError(
                     f"loss must be a finite number, got {loss} in {where}{of_what}: lower the "
-                    "learning rate, limit the gradients (clip-norm), or look at these images"
+                    "learning rate, limit the gradients (clip_norm), or look at these images"
                 )
 
 
@@ -154,8 +154,8 @@ def refuse_strange_labels(labels: torch.Tensor, *, outputs: int) -> None:
     strange = sorted(set(labels[(labels < 0) | (labels >= outputs)].tolist()))
     if strange:
         raise InputError(
-            f"labels must be from 0 to {outputs - 1}, one for each of {outputs} outputs of the "
-            f"model, got {some(strange)}"
+            f"labels must be from 0 to {outputs - 1}, one for each of "
+            f"{counted(outputs, 'output')} of the model, got {some(strange)}"
         )
 
 

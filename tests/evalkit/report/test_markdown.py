@@ -24,7 +24,7 @@ def test_numbers_classes_and_confusions_are_tables():
 def test_warnings_come_first():
     text = markdown(["cat"], ["cat"], run={"warnings": ["2 images were odd"]})
 
-    assert text.index("2 images were odd") < text.index("1 samples")
+    assert text.index("2 images were odd") < text.index("1 sample")
 
 
 def test_of_many_classes_the_worst_are_shown():

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from evalkit.evaluation import Evaluation
-from evalkit.report.text import as_text, printable
+from evalkit.report.text import as_text, one_line
+from evalkit.wording import printable
 
 
 def evaluation(labels, predictions, classes, **run):
@@ -98,3 +99,9 @@ def test_a_terminal_is_not_obeyed():
 )
 def test_names_are_cut_to_columns_of_a_terminal(text, shown):
     assert printable(text, width=4) == shown
+
+
+def test_one_sample_of_one_class_is_no_plural():
+    pairs = pd.DataFrame({"label": ["cat"], "prediction": ["cat"]})
+
+    assert one_line(Evaluation.from_predictions(pairs, classes=["cat"])) == "1 sample, 1 class"

@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_finite_names_the_files_of_its_batch(data, tmp_path):
 
     assert str(error.value) == (
         f"loss must be a finite number, got nan in epoch 1, step 1 for {', '.join(files)}: lower "
-        "the learning rate, limit the gradients (clip-norm), or look at these images"
+        "the learning rate, limit the gradients (clip_norm), or look at these images"
     )
     assert not (tmp_path / "run/last.pth").exists()
 
