@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -70,14 +72,27 @@ def read_bytes(path: Path) -> bytes:
     """Return what a file holds.
 
     Raises:
-        UnreadableError: The file is missing or cannot be read.
+        UnreadableError: The file is missing, cannot be read, or is no file: a pipe would be waited
+            for, and some devices never end.
     """
     try:
-        return path.read_bytes()
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         raise UnreadableError("there is no such file") from None
     except OSError as error:
         raise UnreadableError(error.strerror or type(error).__name__) from error
+    except ValueError as error:  # a name that no file can have
+        raise UnreadableError(str(error)) from error
+    try:
+        kind = os.fstat(handle).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise UnreadableError("it is no file, but a pipe, a socket or a device")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:
+        raise UnreadableError(error.strerror or type(error).__name__) from error
+    finally:
+        os.close(handle)
 
 
 def decode_image(encoded: bytes, mode: str) -> tuple[Image.Image, tuple[str, ...]]:

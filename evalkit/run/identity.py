@@ -135,7 +135,11 @@ def _lines(columns: pd.DataFrame) -> Iterator[str]:
 
 
 def _sizes(source: Source) -> str | None:
-    """Of all files, where the samples are files; not of times, which a copy does not keep."""
+    """A fingerprint of the sizes of all files, where the samples are files.
+
+    Not of their times, which a copy does not keep: a file that was replaced by another one of the
+    same size is not noticed.
+    """
     root = image_folder(source)
     if root is None:
         return None
