@@ -161,7 +161,7 @@ def test_an_evaluation_is_not_gone_on_with_when_a_file_has_another_size(checkpoi
     ):
         evaluate(checkpoint, data, **choices)
 
-    coloured("red", 3).save(data / "blue/0.png", compress_level=0)
+    coloured("red", 3, size=(40, 40)).save(data / "blue/0.png")
 
     with pytest.raises(InputError, match=r"data sizes .* instead of"):
         evaluate(checkpoint, data, resume=True, **choices)
