@@ -170,6 +170,12 @@ def _is_parquet(table: Path) -> bool:
             f"table must be a CSV or Parquet file, got {table}: {error.strerror}; name the file "
             "with the predictions, such as predictions.parquet"
         ) from error
+    if magic == b"\x93NUM" or (magic == b"PK\x03\x04" and table.suffix in {".npz", ".xlsx"}):
+        what = "a spreadsheet" if table.suffix == ".xlsx" else "arrays of NumPy"
+        raise InputError(
+            f"table must be a CSV or Parquet file, got {table}, {what}: write it as CSV with the "
+            "columns label and prediction, one row per sample"
+        )
     if table.suffix in {".parquet", ".pq"} and magic != PARQUET_MAGIC:
         raise InputError(
             f"a Parquet file must begin with {PARQUET_MAGIC!r}, got {table} beginning with "

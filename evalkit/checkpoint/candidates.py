@@ -16,6 +16,7 @@ from evalkit.checkpoint.modules import is_module, module_tensors, without_gradie
 from evalkit.checkpoint.tensors import from_array
 
 MAX_DEPTH = 3
+DEEPEST = 20  # where weights are still looked for, to say that they are too deep
 MAX_ENTRIES = 500_000  # of dicts; one that refers to itself a thousand times has more
 MAX_CANDIDATES = 200
 MAX_ITEMS = 100  # of a list
@@ -75,12 +76,25 @@ def find_candidates(tree: object) -> tuple[Candidate, ...]:
     return tuple(itertools.islice(_walk(tree, (), _Budget()), MAX_CANDIDATES))
 
 
+def first_below(tree: object) -> str:
+    """Return the name of the first set of named tensors that lies deeper than 3, or "".
+
+    Example:
+        >>> first_below({"a": {"b": {"c": {"d": {"fc.weight": torch.ones(1)}}}}})
+        'a.b.c.d'
+    """
+    found = next(_walk(tree, (), _Budget(), deepest=DEEPEST), None)
+    return found.name if found is not None else ""
+
+
 @dataclass
 class _Budget:
     entries: int = MAX_ENTRIES
 
 
-def _walk(node: object, path: tuple[str, ...], budget: _Budget) -> Iterator[Candidate]:
+def _walk(
+    node: object, path: tuple[str, ...], budget: _Budget, *, deepest: int = MAX_DEPTH
+) -> Iterator[Candidate]:
     if budget.entries < 0:
         return
     name = ".".join(path) or THE_FILE_ITSELF
@@ -93,10 +107,10 @@ def _walk(node: object, path: tuple[str, ...], budget: _Budget) -> Iterator[Cand
     if tensors:
         others = {key: value for key, value in named.items() if key not in tensors}
         yield Candidate(name=name, tensors=tensors, others=others)
-    if len(path) < MAX_DEPTH:
+    if len(path) < deepest:
         for key, value in named.items():
             if not _NOT_WEIGHTS.search(key):
-                yield from _walk(value, (*path, key), budget)
+                yield from _walk(value, (*path, key), budget, deepest=deepest)
 
 
 def _named(node: object) -> dict[str, Any]:

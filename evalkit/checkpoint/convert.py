@@ -23,6 +23,7 @@ from evalkit.errors import InputError
 if TYPE_CHECKING:
     from evalkit.checkpoint.read import Contents
 
+WRITTEN = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Attributes under which people keep the one module that counts.
 HOLDERS = frozenset(
@@ -58,14 +59,15 @@ def convert_checkpoint(
 
     Args:
         source: As `load_checkpoint` takes it.
-        target: File to write: safetensors if it ends in ".safetensors", else one that
-            ``torch.load(weights_only=True)`` reads.
+        target: File to write: safetensors if it ends in ".safetensors", one that
+            ``torch.load(weights_only=True)`` reads if it ends in ".pth", ".pt", ".ckpt", ".bin" or
+            ".pth.tar".
         weights: Name of the set. None takes the largest, raw before averaged.
         dtype: "float32", "float16" or "bfloat16" for all floating point tensors. None keeps
             each as it is.
 
     Raises:
-        InputError: There are no such weights, or the target cannot be written.
+        InputError: There are no such weights, the target cannot be written, or has another suffix.
 
     Example:
         >>> import tempfile
@@ -82,6 +84,12 @@ def convert_checkpoint(
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got '{dtype}'")
     if target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{target}: expected another file to write to, got the one to read")
+    if not target.name.lower().endswith(WRITTEN):
+        got = f"'{target.suffix}'" if target.suffix else "none"
+        raise InputError(
+            f"{target}: expected one of the suffixes that are written, {', '.join(WRITTEN)}, got "
+            f"{got}: choose one of these"
+        )
     contents = read(source)
     chosen, rest = _chosen(contents, weights)
     guess = guess_model(contents.tree, weights=chosen.name)

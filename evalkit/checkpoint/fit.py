@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from evalkit.checkpoint.candidates import Candidate, find_candidates
+from evalkit.checkpoint.candidates import MAX_DEPTH, Candidate, find_candidates, first_below
 from evalkit.checkpoint.layout import Match, Shapes, match, shapes_of
 from evalkit.checkpoint.peculiar import peculiarity
 from evalkit.errors import InputError
@@ -82,13 +82,18 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def no_candidates(contents: Contents) -> InputError:
     """Return the error for a file without weights."""
-    said = peculiarity(contents)
-    return InputError(
-        f"{contents.path}: {said}"
-        if said
-        else f"{contents.path}: expected named tensors, got a file without any: "
-        "save the model's state_dict()"
-    )
+    return InputError(f"{contents.path}: {peculiarity(contents) or no_weights(contents.tree)}")
+
+
+def no_weights(tree: object) -> str:
+    """Return what a file without weights holds instead, and what to do."""
+    deep = first_below(tree)
+    if deep:
+        return (
+            f"expected named tensors at most {MAX_DEPTH} levels deep, got them below "
+            f"{some([repr(deep)])}: save that part by itself"
+        )
+    return "expected named tensors, got a file without any: save the model's state_dict()"
 
 
 def head_size_of(fit: Fit) -> int | None:

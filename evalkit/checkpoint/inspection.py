@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import torch
 
 from evalkit.checkpoint.candidates import Candidate, find_candidates
 from evalkit.checkpoint.danger import dangerous, warnings_of
+from evalkit.checkpoint.finite import not_finite
+from evalkit.checkpoint.fit import no_weights
 from evalkit.checkpoint.guess import guess_model
 from evalkit.checkpoint.inert import Inert
 from evalkit.checkpoint.layout import strip_wrappers
 from evalkit.checkpoint.peculiar import is_quantised, peculiarity
 from evalkit.checkpoint.read import read
 from evalkit.checkpoint.report import found_classes, found_value, plain_dict_of
-from evalkit.wording import some
+from evalkit.wording import counted, some
 
 LONGEST_TEXT = 60
 
@@ -84,15 +86,16 @@ def inspect_checkpoint(path: str | Path) -> Inspection:
     """
     contents = read(Path(path))
     guess = guess_model(contents.tree)
+    candidates = find_candidates(contents.tree)
     spec = found_value(contents.notes, "model_spec")
-    said = peculiarity(contents)
+    said = peculiarity(contents) or (None if candidates else no_weights(contents.tree))
     return Inspection(
         path=str(path),
         kind=contents.kind.value,
         size_bytes=contents.size_bytes,
         sha256=contents.sha256,
         holds={str(key): describe(value) for key, value in contents.notes.items()},
-        weights=tuple(_weight_set(found) for found in find_candidates(contents.tree)),
+        weights=tuple(_weight_set(found) for found in candidates),
         model_spec=spec if isinstance(spec, str) else None,
         guess=guess.spec,
         guess_reason=guess.reason,
@@ -101,7 +104,11 @@ def inspect_checkpoint(path: str | Path) -> Inspection:
         transform=plain_dict_of(found_value(contents.notes, "transform")),
         unknown_classes=contents.unknown,
         dangerous=tuple(dangerous(contents.unknown)),
-        warnings=(*([said] if said else []), *warnings_of(contents)),
+        warnings=(
+            *([said] if said else []),
+            *_about_values(candidates),
+            *warnings_of(contents),
+        ),
     )
 
 
@@ -127,6 +134,19 @@ def describe(value: object) -> str:
         return repr(shown)
     plain = value is None or isinstance(value, bool | int | float | complex)
     return repr(value) if plain else type(value).__name__
+
+
+def _about_values(candidates: Iterable[Candidate]) -> Iterator[str]:
+    """Yield a line for every set of weights with values that are no numbers."""
+    for found in candidates:
+        bad = not_finite(found.tensors)
+        if bad:
+            held = counted(len(found.tensors), "tensor")
+            which = "all of them" if len(bad) == len(found.tensors) else some(bad)
+            yield (
+                f"{len(bad)} of {held} in '{some([found.name])}' with NaN or infinite values "
+                f"({which}), as a training that diverged leaves them: take an earlier checkpoint"
+            )
 
 
 def _weight_set(found: Candidate) -> WeightSet:

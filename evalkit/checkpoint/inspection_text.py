@@ -71,8 +71,8 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "model", f"{found.model_spec}, as the file says"
     elif found.guess:
         yield "model", f"{found.guess}: {found.guess_reason}"
-    else:
-        yield "model", f"unknown: {found.guess_reason}"
+    elif found.weights:
+        yield "model", f"unknown: {found.guess_reason} (evalkit evaluate --model)"
     if found.num_classes is not None:
         yield "outputs", f"{found.num_classes:,}"
     if found.classes:
@@ -93,6 +93,8 @@ def _top(found: Inspection) -> str:
 
 
 def _sets(found: Inspection) -> str:
+    if not found.weights:
+        return "no weights"
     rows = [
         (
             some([one.name]),
@@ -110,7 +112,7 @@ def _sets(found: Inspection) -> str:
         rows,
         headers=headers,
         tablefmt="simple",
-        colalign=align if rows else None,
+        colalign=align,
         disable_numparse=True,
     )
 

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     OTHER_ZIP = "zip archive"
     GZIP = "gzip archive"
     HDF5 = "HDF5 file"
+    NUMPY = "NumPy arrays"
     PICKLE = "plain pickle"
     HTML = "HTML page"
     LFS_POINTER = "Git LFS pointer"
@@ -46,6 +47,12 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
+_MAGICS = {
+    b"\x1f\x8b": Kind.GZIP,
+    b"GGUF": Kind.GGUF,
+    b"\x89HDF\r\n": Kind.HDF5,
+    b"\x93NUMPY": Kind.NUMPY,
+}
 READABLE = tuple(Kind)[:8]
 
 _REFUSALS = {
@@ -62,6 +69,8 @@ _REFUSALS = {
     Kind.GZIP: "a gzip archive: unpack it with 'gunzip' or 'tar xzf' and give the checkpoint "
     "inside",
     Kind.HDF5: "an HDF5 file, as Keras writes it: convert the weights to PyTorch first",
+    Kind.NUMPY: "arrays of NumPy: turn them into a dict of tensors by the names of the model's "
+    "state_dict(), with torch.from_numpy, and save that with torch.save",
     Kind.PICKLE: "a plain pickle, which can run any code when it is read: where it was made, "
     "save the weights with torch.save or safetensors",
     Kind.HTML: "an HTML page, as a download that asked for a login leaves it: fetch the file "
@@ -138,14 +147,11 @@ def kind_of_head(head: bytes, *, size_bytes: int) -> Kind:
         return Kind.SAFETENSORS
     if head[TAR_MAGIC_OFFSET:].startswith(b"ustar"):
         return Kind.TAR
-    if head.startswith(b"\x1f\x8b"):
-        return Kind.GZIP
-    if head.startswith(b"GGUF"):
-        return Kind.GGUF
+    for magic, kind in _MAGICS.items():
+        if head.startswith(magic):
+            return kind
     if _is_onnx(head):
         return Kind.ONNX
-    if head.startswith(b"\x89HDF\r\n"):
-        return Kind.HDF5
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return Kind.PICKLE
     return _text_kind(head)
@@ -186,6 +192,8 @@ def zip_kind(file: IO[bytes]) -> Kind:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
         return Kind.TRUNCATED_ZIP  # ValueError: names that are no text
+    if names and all(name.endswith(".npy") for name in names):
+        return Kind.NUMPY
     inner = {*names, *(name.partition("/")[2] for name in names)}
     if "archive_format" in inner or "serialized_exported_program.json" in inner:
         return Kind.TORCH_EXPORT

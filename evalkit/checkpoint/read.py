@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.checkpoint import zips
+from evalkit.checkpoint.beside import whole_ones_beside
 from evalkit.checkpoint.distributed import file_names, read_distributed
 from evalkit.checkpoint.exported import read_exported
 from evalkit.checkpoint.kind import Kind, index_in, kind_of_head, require_readable, zip_kind
@@ -111,6 +112,15 @@ def read(path: Path, *, trust: bool = False) -> Contents:
         >>> contents.kind.value, sorted(contents.tree)
         ('torch zip', ['epoch', 'state_dict'])
     """
+    try:
+        return _read(path, trust=trust)
+    except InputError as error:
+        if not path.is_file():
+            raise
+        raise InputError(f"{error}{whole_ones_beside(path)}") from error
+
+
+def _read(path: Path, *, trust: bool) -> Contents:
     kind = require_readable(path)
     if kind is Kind.SHARDED:
         return _read_sharded(path)

@@ -88,7 +88,7 @@ def write_checkpoint(
     """
     try:
         with written_beside(path) as unfinished:
-            if path.suffix == ".safetensors":
+            if path.suffix.lower() == ".safetensors":
                 _write_safetensors(unfinished, path, tensors, notes)
             else:
                 _write_torch(unfinished, {**notes, "state_dict": dict(tensors)})

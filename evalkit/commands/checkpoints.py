@@ -56,7 +56,8 @@ def convert(*, source: Path, target: Path, weights: str | None, dtype: str | Non
     """Write the weights of any readable checkpoint into a clean file.
 
     OUT holds one set of weights under plain names, class names and transform, and nothing else:
-    safetensors if it ends in .safetensors, else a file for torch.load.
+    safetensors if it ends in .safetensors, a file for torch.load if it ends in .pth, .pt, .ckpt,
+    .bin or .pth.tar.
 
     \b
     Example:  evalkit convert checkpoint.pth clean.safetensors --dtype float16

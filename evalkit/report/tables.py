@@ -31,6 +31,10 @@ OF_SOME_EVALUATIONS = (
     *(f"plot_{name}.svg" for name in ("confusion_matrix", "reliability", "confidence")),
 )
 OF_ANY_EVALUATION = ("summary.json", "per_class.csv", "confusion_matrix.csv", *OF_SOME_EVALUATIONS)
+# A folder of such a name would be made, and the file that was meant looked for.
+FILE_SUFFIXES = frozenset(
+    (".csv", ".html", ".json", ".md", ".onnx", ".parquet", ".pdf", ".png", ".pt", ".pth", ".txt")
+)
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the wide ones start formulas as well
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -134,6 +138,11 @@ def check_folder(folder: Path, *, names: tuple[str, ...] = OF_ANY_EVALUATION) ->
         InputError: *folder* is a file, cannot be written to or made, one of *names* is a folder
             in it, or some of *names* are there and evalkit did not write them.
     """
+    if folder.suffix.lower() in FILE_SUFFIXES and not folder.exists():
+        raise InputError(
+            f"out must be a folder for several files, got {folder}, the name of one: leave "
+            f"'{folder.suffix}' out"
+        )
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(

@@ -97,7 +97,7 @@ class Checkpoints:
         if not {"position", "optimizer", "rng"} <= kept.keys():
             raise InputError(
                 f"{path}: expected a checkpoint to go on from, got one without the state of "
-                "training: start from it with init-from"
+                "training: start from it with init_from"
             )
         return kept
 

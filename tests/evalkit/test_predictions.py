@@ -242,3 +242,23 @@ def test_blanks_around_names_that_no_class_has_are_said(tmp_path):
         InputError, match=r"\('cat '\) in 0 labels and 1 prediction: remove the bla"
     ):
         Evaluation.from_table(table, classes=["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "what"),
+    [
+        ("p.npy", b"\x93NUMPY\x01\x00", "arrays of NumPy"),
+        ("p.npz", b"PK\x03\x04", "arrays of NumPy"),
+        ("p.xlsx", b"PK\x03\x04", "a spreadsheet"),
+    ],
+)
+def test_tables_of_other_programs_are_named(tmp_path, name, begins, what):
+    (tmp_path / name).write_bytes(begins)
+
+    with pytest.raises(InputError) as error:
+        Evaluation.from_table(tmp_path / name)
+
+    assert str(error.value) == (
+        f"table must be a CSV or Parquet file, got {tmp_path / name}, {what}: write it as CSV with "
+        "the columns label and prediction, one row per sample"
+    )

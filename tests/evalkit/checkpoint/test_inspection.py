@@ -69,7 +69,7 @@ def test_a_screen_of_tables(training):
 file     {training}
 kind     torch zip, {training.stat().st_size / 1024:.1f} KiB
 sha256   {hashlib.sha256(training.read_bytes()).hexdigest()}
-model    unknown: give the model, such as torchvision:resnet18
+model    unknown: give the model, such as torchvision:resnet18 (evalkit evaluate --model)
 classes  10 names: class 0, class 1, class 2, class 3, class 4 and 5 more
 
 holds
@@ -220,3 +220,82 @@ def test_a_set_of_weights_that_is_not_there(training, tmp_path):
         f"{training}: expected a set of weights named 'teacher', got state_dict, state_dict_ema: "
         "give one of these names"
     )
+
+
+def text_of(path):
+    done = CliRunner().invoke(cli, ["inspect", str(path)])
+    assert done.exit_code == 0
+    return done.output
+
+
+def test_a_file_without_weights_is_said_to_have_none(path):
+    torch.save({"epoch": 3, "optimizer": {"state": {}}}, path)
+
+    text = text_of(path)
+
+    assert text.startswith(
+        "warning: expected named tensors, got a file without any: save the model's state_dict()\n"
+    )
+    assert "\nno weights\n" in text
+    assert "unknown" not in text
+
+
+def test_weights_that_lie_too_deep_are_named(path):
+    torch.save({"a": {"b": {"c": {"d": small_net().state_dict()}}}}, path)
+
+    assert text_of(path).startswith(
+        "warning: expected named tensors at most 3 levels deep, got them below 'a.b.c.d': save "
+        "that part by itself\n"
+    )
+
+
+def test_values_that_are_no_numbers_are_said(path):
+    good, bad = small_net().state_dict(), small_net().state_dict()
+    for tensor in bad.values():
+        if tensor.is_floating_point():
+            tensor.fill_(float("nan"))
+    good["fc.bias"][3] = float("inf")
+    torch.save({"good": good, "bad": bad}, path)
+
+    assert inspect_checkpoint(path).warnings == (
+        "1 of 18 tensors in 'good' with NaN or infinite values (fc.bias), as a training that "
+        "diverged leaves them: take an earlier checkpoint",
+        "16 of 18 tensors in 'bad' with NaN or infinite values (stem.weight, stem.bias, "
+        "layer1.0.conv.weight, layer1.0.bn.weight, layer1.0.bn.bias and 11 more), as a training "
+        "that diverged leaves them: take an earlier checkpoint",
+    )
+
+
+def test_whole_checkpoints_beside_a_damaged_one_are_named(tmp_path):
+    for name in ("last.pth", "best.pth", "epoch_9.pth", "epoch_10.pth", "epoch_11.pth"):
+        torch.save(small_net().state_dict(), tmp_path / name)
+    for name in ("last.pth", "epoch_11.pth"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+
+    done = CliRunner().invoke(cli, ["inspect", str(tmp_path / "last.pth")], standalone_mode=False)
+
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception).endswith(
+        "fetch or save it again; best.pth and epoch_10.pth beside it look whole: take one of these"
+    )
+
+
+def test_nothing_is_advised_beside_what_is_no_part_of_a_training(tmp_path):
+    torch.save(small_net().state_dict(), tmp_path / "best.pth")
+    (tmp_path / "resnet18.pth").write_bytes(b"")
+
+    with pytest.raises(InputError, match=r"fetch or save it again$"):
+        inspect_checkpoint(tmp_path / "resnet18.pth")
+
+
+@pytest.mark.parametrize(("name", "got"), [("out.onnx", "'.onnx'"), ("out", "none")])
+def test_only_suffixes_that_are_written_are_taken(training, tmp_path, name, got):
+    with pytest.raises(InputError) as error:
+        convert_checkpoint(training, tmp_path / name)
+
+    assert str(error.value) == (
+        f"{tmp_path / name}: expected one of the suffixes that are written, .safetensors, .pth, "
+        f".pt, .ckpt, .bin, .pth.tar, got {got}: choose one of these"
+    )
+    assert not (tmp_path / name).exists()

@@ -1,7 +1,9 @@
 import gzip
+import io
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from checkpoint_files import small_net
@@ -45,6 +47,18 @@ def write_zip(path):
         archive.writestr("inner/model.pth", b"")
 
 
+def npy_bytes():
+    stream = io.BytesIO()
+    np.save(stream, np.ones(3))
+    return stream.getvalue()
+
+
+def npz_bytes():
+    stream = io.BytesIO()
+    np.savez(stream, weight=np.ones(3), bias=np.ones(1))
+    return stream.getvalue()
+
+
 def write_pointer(path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
 
@@ -81,6 +95,20 @@ REFUSED = {
     "gzip": (
         lambda path: path.write_bytes(gzip.compress(b"weights")),
         "a gzip archive: unpack it with 'gunzip' or 'tar xzf' and give the checkpoint inside",
+    ),
+    "npy": (
+        lambda path: path.write_bytes(npy_bytes()),
+        (
+            "arrays of NumPy: turn them into a dict of tensors by the names of the model's "
+            "state_dict(), with torch.from_numpy, and save that with torch.save"
+        ),
+    ),
+    "npz": (
+        lambda path: path.write_bytes(npz_bytes()),
+        (
+            "arrays of NumPy: turn them into a dict of tensors by the names of the model's "
+            "state_dict(), with torch.from_numpy, and save that with torch.save"
+        ),
     ),
     "pickle": (
         lambda path: path.write_bytes(pickle.dumps({"weight": [1.0]})),

@@ -118,3 +118,12 @@ def test_what_another_process_is_writing_is_left_to_it(tmp_path):
         pets().save(tmp_path)
 
         assert at_work.exists()
+
+
+def test_a_folder_with_the_name_of_a_file_is_not_made(tmp_path):
+    with pytest.raises(InputError, match=r"report\.html, the name of one: leave '\.html' out"):
+        check_folder(tmp_path / "report.html")
+
+    (tmp_path / "v1.html").mkdir()
+    check_folder(tmp_path / "v1.html")
+    check_folder(tmp_path / "run-1.5")
