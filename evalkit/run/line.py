@@ -285,6 +285,16 @@ def _nothing_left(plan: Plan, audit: Audit) -> str:
     )
 
 
+def _no_numbers(plan: Plan, samples: int) -> str:
+    precision = plan.computation.precision
+    narrower = f", or compute in fp32 or bf16 instead of {precision}" if precision == "fp16" else ""
+    return (
+        "model must give scores that are numbers, got NaN or infinite ones for "
+        f"{'the only sample' if samples == 1 else f'all {samples:,} samples'}: look for such "
+        f"weights with 'evalkit inspect', and take an earlier checkpoint{narrower}"
+    )
+
+
 def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) -> Evaluation:
     """Merge the shards, score them, and write the results where a folder is given."""
     if isinstance(store, Unfinished):
@@ -310,6 +320,10 @@ def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) 
             raise InputError(_unreadable(plan, merged.audit))
         if not merged.scored:
             raise InputError(_nothing_left(plan, merged.audit))
+    if merged.without_probability == merged.scored:
+        if isinstance(store, Unfinished):
+            store.remove()
+        raise InputError(_no_numbers(plan, merged.scored))
     run = record(plan, merged, pace)
     if isinstance(store, Unfinished) and not store.is_locked:
         run["warnings"].append(NO_LOCKS)

@@ -38,6 +38,8 @@ class Merged:
         audit: What was noticed while they were read.
         scored: How many samples there are.
         not_finite: How many have NaN or infinity among their scores.
+        without_probability: How many have NaN among their scores, or infinity so that no class
+            has a probability.
         tied: How many have a second class with the score of the best one.
         gave_probabilities: Whether the model ends in a softmax of its own.
         loss: Sum over the samples.
@@ -50,6 +52,7 @@ class Merged:
     audit: Audit = field(default_factory=Audit)
     scored: int = 0
     not_finite: int = 0
+    without_probability: int = 0
     tied: int = 0
     gave_probabilities: bool = True
     loss: float = 0.0
@@ -93,6 +96,7 @@ def merge(
         merged.samples.add(part)
         merged.scored += len(rows)
         merged.not_finite += int((~rows.finite).sum())
+        merged.without_probability += int(np.isnan(chosen[:, 0]).sum())
         merged.tied += int((rows.tied & rows.finite).sum())
         merged.loss += float(chosen[:, 2].sum())
         merged.brier += float(chosen[:, 3].sum())

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.checkpoint.choose import choose_model
+from evalkit.checkpoint.fit import best_fit
 from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import read
+from evalkit.checkpoint.refusal import head_mismatch
 from evalkit.checkpoint.report import LoadReport, found_classes
 from evalkit.checks.examine import Choices
 from evalkit.classes import join
@@ -20,12 +22,14 @@ from evalkit.inference.hardware import choose_device
 from evalkit.inference.loop import Computation
 from evalkit.run.options import AUTO
 from evalkit.transforms import TransformSpec, evaluation, preset_of
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import nn
 
+    from evalkit.checkpoint.read import Contents
     from evalkit.run.options import Options
 
 GUESSED_TRANSFORM = (
@@ -76,13 +80,19 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
     choice = choose_model(
         contents, options.model, num_classes=len(joined.names), weights=options.weights
     )
-    report = load_contents(
-        contents,
-        choice.model,
-        weights=options.weights,
-        allow_partial=options.allow_partial,
-        guess=choice.guess,
-    )
+    try:
+        report = load_contents(
+            contents,
+            choice.model,
+            weights=options.weights,
+            allow_partial=options.allow_partial,
+            guess=choice.guess,
+        )
+    except InputError as error:
+        if options.classes is None and stored is None and isinstance(options.model, str):
+            about = _about_head(contents, choice.model, options.weights, source)
+            raise InputError(about or str(error)) from error
+        raise
     chosen, origin = choose_transform(options.transform, report, choice.model, choice.spec)
     guesses = (GUESSED_TRANSFORM,) if origin == "default" else ()
     Decoder(chosen, options.decoding)  # if there is none, that is said before any work
@@ -117,6 +127,23 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
             "fast_decode": options.decoding.fast,
             "on_unknown_class": options.on_unknown_class,
         },
+    )
+
+
+def _about_head(
+    contents: Contents, model: nn.Module, weights: str | None, source: Source
+) -> str | None:
+    """Return what is wrong where only the data told how many classes there are, or None."""
+    fit, _all = best_fit(contents, model, weights)
+    head = head_mismatch(fit.mismatched_shapes)
+    if head is None:
+        return None
+    _modules, in_file, in_data = head
+    return (
+        f"{contents.path}: expected the names of its {counted(in_file, 'class', 'classes')}, got "
+        f"none, and {counted(in_data, 'class', 'classes')} in {source.name} "
+        f"({some(source.classes)}): name all {in_file:,}, in the order of the outputs, with "
+        "classes (--classes FILE)"
     )
 
 

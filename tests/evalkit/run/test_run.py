@@ -229,12 +229,27 @@ def test_scores_that_are_no_numbers(tmp_path, data):
         net.head.bias.fill_(float("nan"))
     save_checkpoint(path, net, classes=CLASSES, transform=TRANSFORM.as_dict())
 
+    out = tmp_path / "out"
+
+    assert message_of(path, data, out=out) == (
+        "model must give scores that are numbers, got NaN or infinite ones for all 24 samples: "
+        "look for such weights with 'evalkit inspect', and take an earlier checkpoint"
+    )
+    assert not out.exists()
+
+
+def test_classes_that_a_model_rules_out_are_no_fault(tmp_path, data):
+    """A score of minus infinity is a probability of 0."""
+    path = tmp_path / "masked.pth"
+    net = ColourNet()
+    with torch.no_grad():
+        net.head.bias[0] = float("-inf")
+    save_checkpoint(path, net, classes=CLASSES, transform=TRANSFORM.as_dict())
+
     summary = run(path, data).summary
 
-    assert summary["warnings"][0] == (
-        "24 of 24 samples got NaN or infinite scores: their predictions mean nothing"
-    )
-    assert summary["nll"] is None
+    assert summary["warnings"][0].startswith("24 of 24 samples got NaN or infinite scores")
+    assert summary["samples"] == 24
 
 
 def test_a_transform_of_somebody_else_in_the_checkpoint(tmp_path, data):
@@ -295,8 +310,8 @@ def test_head_of_another_size_than_the_folders(tmp_path, data):
     with pytest.raises(InputError) as error:
         evaluate(path, data, model="torchvision:squeezenet1_1", device="cpu")
 
-    assert str(error.value).startswith(
-        f"{path}: expected a head of 3 classes as the model has it, got one of 1000 classes in the "
-        "file (classifier.1): build the model for 1000 classes (on the command line: name them "
-        "with --classes), or give allow_partial=0."
+    assert str(error.value) == (
+        f"{path}: expected the names of its 1,000 classes, got none, and 3 classes in {data} "
+        "(blue, green, red): name all 1,000, in the order of the outputs, with classes (--classes "
+        "FILE)"
     )
