@@ -102,7 +102,10 @@ def snapshot(*, torch: bool = True, timeout_s: float = 20.0, redacted: bool = Tr
     if not timeout_s >= SHORTEST_S:  # also not a number
         raise InputError(f"expected timeout_s to be {SHORTEST_S} seconds or more, got {timeout_s}")
     host = Host()
-    seen = take_snapshot(host, torch=torch, timeout_s=timeout_s)
+    try:
+        seen = take_snapshot(host, torch=torch, timeout_s=timeout_s)
+    finally:  # Ctrl-C, too
+        host.end_programs()
     return redact(seen, this_identity(host.environment)) if redacted else seen
 
 

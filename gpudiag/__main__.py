@@ -1,7 +1,7 @@
 """The entry point of ``gpudiag``, also as ``python -m gpudiag``.
 
-It starts the programs that take longest before the command line is read and what reads it is
-imported, which takes as long as they do.
+It starts the process that asks the machine before the command line is read and what reads it is
+imported, which takes as long.
 """
 
 from __future__ import annotations
@@ -49,16 +49,18 @@ def main() -> None:
 
 
 def _start_and_run() -> None:
-    from gpudiag import children
-    from gpudiag.host import Host
+    from gpudiag.ahead import Ahead, Started
 
-    host = children.Ahead.host = Host()
     asks_torch = sys.argv[1] in ASKING_TORCH and "--no-torch" not in sys.argv
     try:
-        children.start(host, with_torch=asks_torch)
+        ahead = Started.ahead = Ahead(with_torch=asks_torch)
+    except OSError:  # no more processes or files: the command asks for itself
+        _command_line()
+        return
+    try:
         _command_line()
     finally:
-        host.end_programs()
+        ahead.end()
 
 
 def _command_line() -> None:

@@ -12,97 +12,27 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import shutil
 import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gpudiag.pipes import Pipes
+from gpudiag.programs import GRACE_AFTER_KILL_S, Completed, Forked, HeldProcess, Stream
 
 if TYPE_CHECKING:
     from gpudiag.snapshot import Missing
+
+    Program = subprocess.Popen[bytes] | Forked
 
 T = TypeVar("T")
 
 LARGEST_FILE_BYTES = 4 * 2**20  # a kernel log or package metadata; anything larger is not for us
 LONGEST_WAIT_S = 0.5  # another thread may have swallowed the signal that a child has ended
-GRACE_AFTER_KILL_S = 0.5  # a process in uninterruptible sleep does not die; do not wait for it
-
-
-class Completed(NamedTuple):
-    """A program that ran: its output (whatever came before a kill) and how it ended."""
-
-    stdout: str
-    stderr: str
-    exit_code: int | None  # None: killed at its time limit
-    timeout_s: float
-
-    @property
-    def failure(self) -> str | None:
-        """How the program failed in words, None if it exited with 0."""
-        if self.exit_code is None:
-            return f"no answer within {self.timeout_s:g} s"
-        if self.exit_code < 0:
-            return f"killed by signal {-self.exit_code} ({_signal_name(-self.exit_code)})"
-        return f"exit code {self.exit_code}" if self.exit_code else None
-
-
-class Stream:
-    """A program that stays and prints lines, until it is closed; Ctrl-C does not reach it."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def lines(self) -> Iterator[str]:
-        """Each line as it comes, until the program ends."""
-        assert self._process.stdout is not None  # noqa: S101 - opened as a pipe
-        with self._process.stdout as out:
-            yield from out
-
-    def close(self) -> None:
-        """End it: its standard input ends, and if that is not enough, it is killed."""
-        assert self._process.stdin is not None  # noqa: S101 - opened as a pipe
-        with contextlib.suppress(OSError):  # it has ended
-            self._process.stdin.close()
-        try:
-            self._process.wait(GRACE_AFTER_KILL_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # it sleeps in the driver
-                self._process.wait(GRACE_AFTER_KILL_S)
-
-
-class HeldProcess:
-    """A process by a descriptor of its own (pidfd), which no later process can take over."""
-
-    def __init__(self, pid: int, descriptor: int) -> None:
-        self.pid = pid
-        self._descriptor = descriptor
-
-    def send(self, number: signal.Signals) -> str | None:
-        """Send a signal; why it could not be sent, None if it was or the process has ended."""
-        try:
-            signal.pidfd_send_signal(self._descriptor, number)
-        except ProcessLookupError:
-            return None
-        except OSError as error:
-            return error.strerror
-        return None
-
-    def ended(self, *, timeout_s: float) -> bool:
-        """Whether it ends within *timeout_s* seconds; a zombie has ended."""
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        return bool(poll.poll(timeout_s * 1000))
-
-    def close(self) -> None:
-        """Let go of it."""
-        os.close(self._descriptor)
 
 
 class Host:
@@ -119,19 +49,29 @@ class Host:
         self.root = root
         self._below = f"{str(root).rstrip('/')}/"  # joined as text: pathlib costs a short run 3 ms
         self.environment = dict(os.environ if environment is None else environment)
-        self._started: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._started: dict[tuple[str, ...], Program] = {}
+        self._running: set[Program] = set()
 
     def start(self, *command: str) -> None:
         """Start a program whose answer `run` will be asked for later; a failure is told there."""
         process = self._open(command)
-        if isinstance(process, subprocess.Popen):
+        if isinstance(process, subprocess.Popen | Forked):
             self._started[command] = process
+
+    def fork(self, command: tuple[str, ...], work: Callable[[], object]) -> None:
+        """Let a fork of this process do what *command* does; `run` will be asked for its answer.
+
+        Only for a process without other threads. Where it cannot be forked, `run` starts the
+        command itself.
+        """
+        with contextlib.suppress(OSError):
+            process = self._started[command] = Forked(work)
+            self._running.add(process)
 
     def run(self, *command: str, timeout_s: float) -> Completed | Missing:
         """Run a program, without a shell, for at most *timeout_s* seconds from now."""
         process = self._started.pop(command, None) or self._open(command)
-        if not isinstance(process, subprocess.Popen):
+        if not isinstance(process, subprocess.Popen | Forked):
             return process
         assert process.stdout is not None  # noqa: S101 - opened as pipes
         assert process.stderr is not None  # noqa: S101
@@ -148,7 +88,7 @@ class Host:
         exit_code = process.returncode if ended else None
         return Completed(stdout=stdout, stderr=stderr, exit_code=exit_code, timeout_s=timeout_s)
 
-    def _open(self, command: tuple[str, ...]) -> subprocess.Popen[bytes] | Missing:
+    def _open(self, command: tuple[str, ...]) -> Program | Missing:
         program = self.which(command[0])
         if program is None:
             return _missing(f"{command[0]} not found on PATH")
@@ -406,7 +346,7 @@ def _missing(reason: str) -> Missing:
     return Missing(reason)
 
 
-def _ended(process: subprocess.Popen[bytes], pipes: Pipes, timeout_s: float) -> bool:
+def _ended(process: Program, pipes: Pipes, timeout_s: float) -> bool:
     """Whether a program ends within *timeout_s* seconds; what it prints is read meanwhile."""
     until = time.monotonic() + timeout_s
     if not pipes.read(until=until):
@@ -416,10 +356,3 @@ def _ended(process: subprocess.Popen[bytes], pipes: Pipes, timeout_s: float) -> 
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"

@@ -158,14 +158,18 @@ class _Cleaner:
 
 
 def _text(text: str, names: list[tuple[re.Pattern[str], str]]) -> str:
-    text = UUID.sub(r"\1", text)
+    if "-" in text:
+        text = UUID.sub(r"\1", text)
     for pattern, shown in names:
         text = pattern.sub(shown, text)
-    text = HOME_ELSEWHERE.sub(rf"\1{HIDDEN}", HOME.sub("~", text))
-    for pattern in (MAC, IPV6, TOKEN, MAIL):
-        text = pattern.sub(HIDDEN, text)
-    text = MAC_IN_NAME.sub(rf"\1{HIDDEN}", TELLING.sub(rf"\1{HIDDEN}", text))
-    return IPV4.sub(_unless_version, text)
+    if "/" in text:
+        text = HOME_ELSEWHERE.sub(rf"\1{HIDDEN}", HOME.sub("~", text))
+    if ":" in text:
+        text = IPV6.sub(HIDDEN, MAC.sub(HIDDEN, text))
+    if "@" in text:
+        text = MAIL.sub(HIDDEN, text)
+    text = MAC_IN_NAME.sub(rf"\1{HIDDEN}", TELLING.sub(rf"\1{HIDDEN}", TOKEN.sub(HIDDEN, text)))
+    return IPV4.sub(_unless_version, text) if "." in text else text
 
 
 def _unless_version(found: re.Match[str]) -> str:

@@ -18,7 +18,7 @@ THE_COMMAND_LINE = (
     *("evalkit.cli", "evalkit.commands"),
 )
 OUTSIDE = {
-    *("gpudiag.host", "gpudiag.select"),
+    *("gpudiag.host", "gpudiag.programs", "gpudiag.select"),
     *("gpudiag.__main__", "gpudiag.command_line", "gpudiag.commands.running"),
 }
 WITHOUT_TORCH = (

@@ -29,33 +29,30 @@ def snapshot(file: Path | None, **how: Any) -> Snapshot:
 
 
 def _take(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot:
-    from gpudiag import children
+    from gpudiag.ahead import Started
 
-    host = children.started(with_torch=torch)  # before the imports below, which take as long
-    from gpudiag.probes import take_snapshot
+    ahead, Started.ahead = Started.ahead, None
+    if ahead is not None:
+        ahead.ask(torch=torch, timeout_s=timeout_s, redacted=redacted)
+        _import_the_rest()
+        seen = ahead.answer(timeout_s=timeout_s)
+        if seen is not None:
+            return seen
+    from gpudiag import snapshot as take_snapshot
 
-    try:
-        seen = take_snapshot(host, torch=torch, timeout_s=timeout_s, meanwhile=_import_the_rest)
-    finally:  # Ctrl-C and SIGTERM, too
-        host.end_programs()
-    if not redacted:
-        return seen
-    from gpudiag.redact import redact, this_identity
-
-    return redact(seen, this_identity(host.environment))
+    return take_snapshot(torch=torch, timeout_s=timeout_s, redacted=redacted)
 
 
 def _import_the_rest() -> None:
-    """What follows the snapshot is imported while the probes wait: 40 ms of a short run.
+    """What follows the snapshot is imported while it is taken: 20 ms of a short run.
 
-    It is only a head start: where files are short, the probes have them first, and what could not
-    be read now is imported when it is needed.
+    It is only a head start: where files are short, what could not be read now is imported when it
+    is needed.
     """
     with suppress(OSError):
         import gpudiag.choice
-        import gpudiag.redact
-        import gpudiag.render.as_text
-        import gpudiag.rules  # noqa: F401 - only the import's time is wanted here
+        import gpudiag.diagnose
+        import gpudiag.render.as_text  # noqa: F401 - only the import's time is wanted here
 
 
 def look(seen: Snapshot) -> Seen:

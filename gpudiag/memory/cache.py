@@ -106,7 +106,10 @@ def _accelerator(torch: Any) -> str | None:
     """The kind that torch.accelerator speaks for: the one that this torch was built for."""
     if not hasattr(torch, "accelerator"):
         return None
-    device = torch.accelerator.current_accelerator()
+    try:
+        device = torch.accelerator.current_accelerator()
+    except RuntimeError:  # torch 2.6 tells only of one that can be used
+        return None
     return None if device is None else str(device.type)
 
 

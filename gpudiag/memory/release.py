@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gpudiag.host import HeldProcess, Host
+from gpudiag.host import Host
 from gpudiag.probes.holders import Holder, Seen, ancestors
+from gpudiag.programs import HeldProcess
 from gpudiag.snapshot import Gpu, Missing, Nvml, Snapshot, known_or
 from gpudiag.tables import Row
 

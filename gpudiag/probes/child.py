@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gpudiag.host import Completed
+from gpudiag.programs import Completed
 from gpudiag.snapshot import Missing
 
 RECORD = "\x1e"  # "record separator", as RFC 7464 uses it; a library's print may lack its newline

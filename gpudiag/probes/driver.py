@@ -7,8 +7,9 @@ import re
 import msgspec
 
 from gpudiag import children
-from gpudiag.host import Completed, Host
+from gpudiag.host import Host
 from gpudiag.probes.child import LONGEST_REASON, merged, spoken
+from gpudiag.programs import Completed
 from gpudiag.snapshot import (
     DeviceNode,
     Driver,
@@ -37,6 +38,7 @@ LIBRARY_FOLDERS = (
     "/usr/local/nvidia/lib64",
     "/run/opengl-driver/lib",
 )
+LIBRARIES = ("libcuda", "libnvidia-ml")  # which carry the driver's version in their names
 TOOL_SHARE = 0.1  # of the probe's time, for modinfo and for nv-fabricmanager; cuInit gets the rest
 VERSION = r"\d{2,4}\.\d+(?:\.\d+)?"  # of a driver: 550.54.15, 390.157
 UNINTERRUPTIBLE = "D"  # the state of a process in /proc/PID/stat
@@ -142,9 +144,9 @@ def _library_versions(host: Host) -> tuple[str, ...]:
         if isinstance(names, Missing):
             continue
         for name in names:
-            found = re.fullmatch(r"lib(?:cuda|nvidia-ml)\.so\.(\d+\.\d+(?:\.\d+)?)", name)
-            if found:
-                versions.add(found[1])
+            library, _, version = name.partition(".so.")
+            if library in LIBRARIES and re.fullmatch(VERSION, version):
+                versions.add(version)
     return tuple(sorted(versions))
 
 

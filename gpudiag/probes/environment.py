@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 
 from gpudiag.host import Host
 from gpudiag.snapshot import Environment, Misspelling, Variable
@@ -184,6 +185,11 @@ def meant_by(name: str) -> str | None:
     return next(iter(get_close_matches(name.upper(), KNOWN, n=1, cutoff=SIMILARITY)), None)
 
 
+@cache
+def _letters(name: str) -> Counter[str]:
+    return Counter(name)
+
+
 def _may_be_close(name: str, known: str) -> bool:
     """Lengths, then letters in common, bound the similarity from above at a fraction of its cost.
 
@@ -195,5 +201,5 @@ def _may_be_close(name: str, known: str) -> bool:
     """
     if not REACH <= len(name) / len(known) <= 1 / REACH:
         return False
-    common = sum((Counter(name) & Counter(known)).values())
+    common = sum((_letters(name) & _letters(known)).values())
     return 2 * common >= SIMILARITY * (len(name) + len(known))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from gpudiag.host import Completed, Host
+from gpudiag.host import Host
+from gpudiag.programs import Completed
 from gpudiag.snapshot import KernelEvent, KernelLog, Missing
 
 # Besides the driver's own lines: modules that Secure Boot rejects, processes that the kernel
@@ -47,6 +48,8 @@ def _kmsg(host: Host) -> list[tuple[str | None, str]] | Missing:
         return records
     lines: list[tuple[str | None, str]] = []
     for record in records:
+        if not OF_INTEREST.search(record):
+            continue
         header, separator, text = record.partition(";")
         fields = header.split(",")
         if separator and len(fields) > 2 and MICROSECONDS.fullmatch(fields[2]):  # noqa: PLR2004

@@ -59,7 +59,7 @@ def in_folder(host: Host, folder: str) -> list[Package]:
         return []
     found = []
     for entry in names:
-        match = METADATA_FOLDER.fullmatch(entry)
+        match = METADATA_FOLDER.fullmatch(entry) if entry.endswith("-info") else None
         if match and OF_INTEREST.fullmatch(name := normalized(match[1])):
             build = _build(host, f"{folder}/{name}") if name in TORCH_FAMILY else None
             installer = known_or(host.read(f"{folder}/{entry}/INSTALLER"), "").strip() or None

@@ -7,8 +7,9 @@ import sys
 import msgspec
 
 from gpudiag import children
-from gpudiag.host import Completed, Host
+from gpudiag.host import Host
 from gpudiag.probes.child import merged, spoken
+from gpudiag.programs import Completed
 from gpudiag.snapshot import AllocatorState, Missing, TorchBuild
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 from gpudiag import children
 from gpudiag.errors import InputError
-from gpudiag.host import Host, Stream
+from gpudiag.host import Host
 from gpudiag.output import write_private
+from gpudiag.programs import Stream
 from gpudiag.record import chart, verdict
 from gpudiag.record.samples import COLUMNS, Row, Samples
 from gpudiag.snapshot import Missing

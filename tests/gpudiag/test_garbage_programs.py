@@ -11,13 +11,14 @@ import pytest
 
 from gpudiag import children
 from gpudiag.diagnose import diagnose
-from gpudiag.host import Completed, Host
+from gpudiag.host import Host
 from gpudiag.probes import Probe, take_snapshot
 from gpudiag.probes.child import RECORD, spoken
 from gpudiag.probes.driver import driver
 from gpudiag.probes.kernel_log import LONGEST_LINE, kernel_log
 from gpudiag.probes.nvml import nvml as ask_nvml
 from gpudiag.probes.torch_build import torch_build
+from gpudiag.programs import Completed
 from gpudiag.rules import RULES
 from gpudiag.snapshot import Driver, KernelLog, Missing, Snapshot, known
 

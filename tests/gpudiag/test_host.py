@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gpudiag.host import Completed, Host
+from gpudiag.host import Host
 from gpudiag.pipes import LARGEST_OUTPUT_BYTES
+from gpudiag.programs import Completed
 from gpudiag.snapshot import Missing
 
 

@@ -1,0 +1,152 @@
+"""A second process that takes the snapshot while this one reads the command line and imports.
+
+Most of a short run is Python's imports. Forked before nearly all of them, the second process starts
+what takes longest, imports the probes, and takes the snapshot as soon as it is told how. Where it
+cannot be had, or fails, the snapshot is taken here, as in any other program.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from gpudiag.host import Host
+    from gpudiag.snapshot import Snapshot
+
+PR_SET_PDEATHSIG = 1
+LENGTH_BYTES = 8
+LONGEST_REQUEST_BYTES = 100
+MOST_AT_ONCE = 2**20
+SPARE_S = 2.0  # beyond the limit that it keeps itself, before it is given up
+GRACE_S = 0.5  # to end its own programs
+LOOK_EVERY_S = 0.001
+
+
+class Ahead:
+    """The second process.
+
+    Args:
+        with_torch: Whether torch is likely to be asked for: its import takes longest.
+
+    Raises:
+        OSError: There are no more files or processes to be had.
+    """
+
+    def __init__(self, *, with_torch: bool) -> None:
+        ends: list[int] = []
+        try:
+            ends += os.pipe()
+            ends += os.pipe()
+            parent = os.getpid()
+            self._pid = os.fork()
+        except OSError:
+            for end in ends:
+                os.close(end)
+            raise
+        requests, self._requests, self._answers, answers = ends
+        if self._pid == 0:
+            os.close(self._requests)
+            os.close(self._answers)
+            _live(parent, requests, answers, with_torch=with_torch)
+        os.close(requests)
+        os.close(answers)
+
+    def ask(self, *, torch: bool, timeout_s: float, redacted: bool) -> None:
+        """Tell it how the snapshot is to be taken."""
+        with suppress(BrokenPipeError):  # it has ended: there will be no answer
+            os.write(self._requests, f"{torch:d} {timeout_s!r} {redacted:d}".encode())
+
+    def answer(self, *, timeout_s: float) -> Snapshot | None:
+        """The snapshot, None where it has none to give."""
+        import msgspec
+
+        from gpudiag.snapshot import Snapshot
+
+        until = time.monotonic() + timeout_s + SPARE_S
+        length = int.from_bytes(self._read(LENGTH_BYTES, until), "big")
+        said = self._read(length, until)
+        return msgspec.msgpack.decode(said, type=Snapshot) if said else None
+
+    def _read(self, count: int, until: float) -> bytes:
+        """So many bytes, none if they do not come."""
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
+        parts = bytearray()
+        while len(parts) < count:
+            left_s = until - time.monotonic()
+            came = left_s > 0 and poll.poll(left_s * 1000)
+            part = os.read(self._answers, min(count - len(parts), MOST_AT_ONCE)) if came else b""
+            if not part:
+                return b""
+            parts += part
+        return bytes(parts)
+
+    def end(self) -> None:
+        """End it, with every program that it has started."""
+        os.close(self._requests)
+        os.close(self._answers)
+        os.kill(self._pid, signal.SIGTERM)
+        until = time.monotonic() + GRACE_S
+        while not os.waitpid(self._pid, os.WNOHANG)[0]:
+            if time.monotonic() > until:
+                os.kill(self._pid, signal.SIGKILL)
+                return
+            time.sleep(LOOK_EVERY_S)
+
+
+class Started:
+    """The second process that the entry point has started, until a command takes it over."""
+
+    ahead: Ahead | None = None
+
+
+def _live(parent: int, requests: int, answers: int, *, with_torch: bool) -> NoReturn:
+    """What the second process does; it never returns into the program that it was forked from."""
+    host = None
+    exit_code = 1
+    try:
+        _die_with(parent)
+        from gpudiag import children
+        from gpudiag.host import Host
+
+        host = Host()
+        children.start(host, with_torch=with_torch)
+        _serve(host, requests, answers)
+        exit_code = 0
+    finally:
+        if host is not None:
+            host.end_programs()
+        os._exit(exit_code)  # without a word: what it does not answer is asked for again
+
+
+def _die_with(parent: int) -> None:
+    """End when the first process is killed; the terminal's Ctrl-C reaches that one alone."""
+    import ctypes
+
+    os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _serve(host: Host, requests: int, answers: int) -> None:
+    import msgspec
+
+    from gpudiag.probes import take_snapshot
+    from gpudiag.redact import redact, this_identity
+
+    request = os.read(requests, LONGEST_REQUEST_BYTES).split()
+    if not request:
+        return  # nobody asks: another command, or an error in the command line
+    torch, timeout_s, redacted = request
+    seen = take_snapshot(host, torch=torch == b"1", timeout_s=float(timeout_s))
+    if redacted == b"1":
+        seen = redact(seen, this_identity(host.environment))
+    said = msgspec.msgpack.encode(seen)
+    with open(answers, "wb") as pipe:
+        pipe.write(len(said).to_bytes(LENGTH_BYTES, "big") + said)
