@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 
 from evalkit.commands import options
 from evalkit.commands.recipe import recipe_options
+from evalkit.wording import counted
 
 if TYPE_CHECKING:
     from evalkit.training.job import Job
@@ -122,6 +124,10 @@ def train(
                     **chosen,
                 )
             )
+        if job.is_complete:
+            if us.is_first:
+                click.echo(_complete(job))
+            return 0
         with stop_on_signals() as stop:
             _run(job, stop, tensorboard=tensorboard)
     if stop.is_made:
@@ -167,6 +173,15 @@ def _line(record: EpochRecord, job: Job) -> str:
         f"macro F1 {record.validation_macro_f1:.4f}  lr {record.learning_rate:.2g}  "
         f"{record.samples_per_second:,.0f} images/s  {record.peak_memory_bytes / 2**30:.2f} GiB  "
         f"{record.seconds:.1f} s"
+    )
+
+
+def _complete(job: Job) -> str:
+    trained = counted(len(job.former), "epoch")
+    return (
+        f"the training in {job.out} is complete, with {trained} and its report: nothing was done. "
+        f"For more epochs begin another one from it: --init-from {shlex.quote(str(job.out))}/"
+        "last.pth --out and another folder"
     )
 
 

@@ -11,11 +11,14 @@ from evalkit.training.heads import replace_head
 from evalkit.training.recipe import Recipe
 from evalkit.training.records import LOG
 from evalkit.training.start import Start, start
+from evalkit.training.state import position_of
 from evalkit.wording import some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+REPORT = "report.html"  # the last file that a report consists of
 
 
 def former_state(out: Path, *, resume: bool) -> dict[str, Any] | None:
@@ -36,6 +39,17 @@ def former_state(out: Path, *, resume: bool) -> dict[str, Any] | None:
             f"{what}, or choose another"
         )
     return kept
+
+
+def is_complete(kept: Mapping[str, Any] | None, out: Path, *, epochs: int) -> bool:
+    """Whether nothing is left to do: all epochs are trained, and the report came after the last."""
+    if kept is None:
+        return False
+    position = position_of(kept)
+    report = out / REPORT
+    if not report.exists() or not (position.is_over or position.epoch > epochs):
+        return False
+    return report.stat().st_mtime_ns >= (out / LAST).stat().st_mtime_ns
 
 
 def shell(kept: Mapping[str, Any], spec: str | None, num_classes: int) -> Start:

@@ -19,7 +19,7 @@ from evalkit.training.averaging import averaged_model
 from evalkit.training.checkpoints import BEST, Checkpoints
 from evalkit.training.early_stopping import EarlyStopping
 from evalkit.training.fit import fit
-from evalkit.training.former import former_state, refuse_another_training, shell
+from evalkit.training.former import former_state, is_complete, refuse_another_training, shell
 from evalkit.training.learner import optimizer_of, shape
 from evalkit.training.loader import TrainingBatches
 from evalkit.training.losses import classification_loss
@@ -61,6 +61,7 @@ class Job:
         workers: Processes that load images, for this process.
         former: What was done before and is gone on with.
         warnings: What is worth knowing before it begins.
+        is_complete: Whether it is one to go on with that has nothing left to do, with its report.
     """
 
     split: Split
@@ -73,6 +74,7 @@ class Job:
     workers: int
     former: tuple[EpochRecord, ...]
     warnings: tuple[str, ...]
+    is_complete: bool = False
 
     def epochs(
         self, *, stop: StopRequest | None = None, progress: bool = False
@@ -276,11 +278,14 @@ def prepare(
         workers=_default_workers() if workers is None else workers,
         former=() if kept is None else tuple(position_of(kept).records),
         warnings=(*about_left_out(left_out), *split.warnings),
+        is_complete=is_complete(kept, out, epochs=recipe.epochs),
     )
     job._order()  # noqa: SLF001 - says what is wrong with the sizes of steps
     checkpoints.notes = {**noted, "command": command, "environment": environment(where)}
-    checkpoints.clean()
     torch.manual_seed(recipe.seed + rank())  # each rank drops out others
+    if job.is_complete:
+        return job
+    checkpoints.clean()
     if split.drawn and rank() == 0:
         write_record(out / MANIFEST, split.manifest())
     return job

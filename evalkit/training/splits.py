@@ -121,7 +121,7 @@ def open_split(
         return _checked(_by_column(source))
     raise InputError(
         "data must have the folders train and val or a manifest with the column split, got "
-        f"{source.name} without: give val-fraction to draw the validation samples"
+        f"{source.name} without: give val_fraction to draw the validation samples"
     )
 
 
@@ -190,11 +190,11 @@ def _by_column(source: Source) -> Split:
 def _drawn(source: Source, fraction: float, seed: int) -> Split:
     if not 0 < fraction < 1:
         raise InputError(f"val_fraction must be in (0, 1), got {fraction}")
-    labels = np.array(labels_of(source), dtype=object)
+    positions = pd.DataFrame({"label": labels_of(source)}).groupby("label").indices
     generator = np.random.default_rng(seed)
     held_out: set[int] = set()
     for name in source.classes:
-        members = generator.permutation(np.flatnonzero(labels == name))
+        members = generator.permutation(positions.get(name, np.empty(0, dtype=np.int64)))
         wanted = max(1, round(len(members) * fraction))
         held_out.update(members[: min(wanted, len(members) - 1)].tolist() if len(members) else ())
     if not held_out:

@@ -168,7 +168,7 @@ def test_a_manifest_with_a_split_column(data, tmp_path):
 
 
 def test_data_that_is_not_split_needs_a_share(data):
-    with pytest.raises(InputError, match="give val-fraction to draw the validation samples"):
+    with pytest.raises(InputError, match="give val_fraction to draw the validation samples"):
         open_split(data / "train")
 
 
@@ -226,3 +226,28 @@ def test_tensorboard_that_is_not_installed_is_said_before_training(data, tmp_pat
     assert isinstance(done.exception, InputError)
     assert str(done.exception).endswith("pip install tensorboard")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_is_complete_is_left_alone(data, tmp_path):
+    out = tmp_path / "run"
+    line = (
+        *("train", "--data", data, "--model", "training_runs:tiny_net", "--out", out),
+        *("--image-size", 8, "--epochs", 1, "--device", "cpu", "--workers", 0),
+    )
+    first = run(*line)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+
+    again = run(*line, "--resume")
+
+    assert first.returncode == 0, first.stderr
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == (
+        f"the training in {out} is complete, with 1 epoch and its report: nothing was done. For "
+        f"more epochs begin another one from it: --init-from {out}/last.pth --out and another "
+        "folder\n"
+    )
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+
+    (out / "report.html").unlink()  # as one that was killed before the end leaves it
+    assert "written to" in run(*line, "--resume").stdout
+    assert (out / "report.html").exists()
