@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from torch.optim import lr_scheduler
@@ -62,4 +63,15 @@ def schedule(
         return _AFTERWARDS[name](optimizer, steps)
     rise = lr_scheduler.LinearLR(optimizer, WARM_UP_START, 1.0, warm_up)
     afterwards = _AFTERWARDS[name](optimizer, steps - warm_up)
-    return lr_scheduler.SequentialLR(optimizer, [rise, afterwards], [warm_up])
+    return _OneAfterAnother(optimizer, [rise, afterwards], [warm_up])
+
+
+class _OneAfterAnother(lr_scheduler.SequentialLR):
+    """Torch's own, without the warning that it gives of itself when the second schedule begins."""
+
+    def step(self) -> None:  # type: ignore[override]
+        if self.last_epoch + 1 not in self._milestones:
+            return super().step()
+        with warnings.catch_warnings():  # torch before 2.8 calls what it has deprecated
+            warnings.filterwarnings("ignore", "The epoch parameter in `scheduler.step")
+            return super().step()
