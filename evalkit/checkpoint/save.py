@@ -121,6 +121,7 @@ def _write_safetensors(
 ) -> None:
     """Write the tensors; what shares memory is written twice, as the format has no ties."""
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
         raise InputError(
@@ -136,7 +137,10 @@ def _write_safetensors(
         ) from error
     path.open("xb").close()
     permissions = path.stat().st_mode  # those of any new file; safetensors gives narrower ones
-    save_file(_apart(tensors), path, metadata={"format": "pt", **said})
+    try:
+        save_file(_apart(tensors), path, metadata={"format": "pt", **said})
+    except SafetensorError as error:  # such as a disk that is full
+        raise OSError(str(error)) from error
     path.chmod(permissions)
 
 
