@@ -95,10 +95,12 @@ class Decoder:
         self._as_tensors = transform.is_exact_on_tensors or how.fast or self._waits
         self._draft = transform.resize if how.fast else None
         self._jpegs: Jpegs | None = None
+        self._progressive = True
         if self._waits:
             self._jpegs = gpu_jpegs()
         elif self._as_tensors:
             self._jpegs = exact_jpegs()
+            self._progressive = self._jpegs is not None and fills_in_as_pillow(self._jpegs)
         library = "Pillow" if self._jpegs is None else f"{self._jpegs.name}, Pillow for other files"
         self.name = f"{library}, large JPEG files at reduced size" if how.fast else library
 
@@ -154,6 +156,8 @@ class Decoder:
                 return None
         if self._jpegs is None or not is_upright(file):
             return None
+        if "progressive" in file.info and not self._progressive:
+            return None
         data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
         if self._waits:
             return Waiting(data)
@@ -204,25 +208,53 @@ def equals_pillow(library: Jpegs) -> bool:
 
     Both contain a libjpeg; which one, and how it rounds, depends on who built them.
     """
-    generator = np.random.default_rng(0)
-    rows, columns = np.mgrid[0:83, 0:61]
-    waves = np.stack([np.sin(rows / 9), np.cos(columns / 7), np.sin(rows * columns / 900)], axis=-1)
-    noise = generator.normal(0, 10, waves.shape)
-    picture = Image.fromarray((waves * 90 + 127 + noise).clip(0, 255).astype(np.uint8))
+    options: tuple[dict[str, Any], ...] = (
+        {},
+        {"progressive": True},
+        {"subsampling": 0, "quality": 95},
+    )
+    return all(
+        _decodes_as_pillow(library, _jpeg(mode, **each), mode)
+        for mode in ("RGB", "L")
+        for each in options
+    )
+
+
+@functools.cache
+def fills_in_as_pillow(library: Jpegs) -> bool:
+    """Whether a progressive file that lacks its last scans, too, gives the very pixels of Pillow.
+
+    What stands in their place changed in libjpeg-turbo 2.1; torchvision before 0.27 brings 2.0.
+    """
     for mode in ("RGB", "L"):
-        for options in ({}, {"progressive": True}, {"subsampling": 0, "quality": 95}):
-            stream = io.BytesIO()
-            picture.convert(mode).save(stream, "JPEG", **options)
-            with opened(stream.getvalue()) as image:
-                expected = as_tensor(finished(image, mode)[0])
-            data = torch.frombuffer(bytearray(stream.getvalue()), dtype=torch.uint8)
-            try:
-                (given,) = library.decode([data], _COLOURS[mode], "cpu")
-            except RuntimeError:  # built without libjpeg
-                return False
-            if not torch.equal(given, expected):
+        encoded = _jpeg(mode, progressive=True)
+        while (scan := encoded.rindex(b"\xff\xda")) != encoded.index(b"\xff\xda"):
+            encoded = encoded[:scan]
+            if not _decodes_as_pillow(library, encoded + b"\xff\xd9", mode):
                 return False
     return True
+
+
+def _jpeg(mode: str, **options: Any) -> bytes:
+    """A small picture of waves and noise, encoded."""
+    rows, columns = np.mgrid[0:83, 0:61]
+    waves = np.stack([np.sin(rows / 9), np.cos(columns / 7), np.sin(rows * columns / 900)], axis=-1)
+    noise = np.random.default_rng(0).normal(0, 10, waves.shape)
+    picture = Image.fromarray((waves * 90 + 127 + noise).clip(0, 255).astype(np.uint8))
+    stream = io.BytesIO()
+    picture.convert(mode).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+def _decodes_as_pillow(library: Jpegs, encoded: bytes, mode: str) -> bool:
+    with opened(encoded) as image:
+        expected = as_tensor(finished(image, mode)[0])
+    data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+    try:
+        (given,) = library.decode([data], _COLOURS[mode], "cpu")
+    except RuntimeError:  # built without libjpeg
+        return False
+    return torch.equal(given, expected)
 
 
 def _torchcodec() -> Jpegs | None:

@@ -43,6 +43,8 @@ def encoded(image, kind="JPEG", **options):
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_libraries_that_are_installed_decode_as_pillow_does(name):
+    if name == "torchcodec" and not (torch.version.cuda or "").startswith("13."):
+        pytest.skip(f"torchcodec's wheels need a torch for CUDA 13, got {torch.__version__}")
     library = LIBRARIES[name]()
 
     assert library is not None
@@ -50,11 +52,12 @@ def test_libraries_that_are_installed_decode_as_pillow_does(name):
     assert equals_pillow(library)
 
 
-def test_a_library_that_rounds_otherwise_is_not_taken():
-    def brighter(files, colours, device):
-        found = LIBRARIES["torchvision"]().decode(files, colours, device)
-        return [one.clamp(max=254) + 1 for one in found]
+def brighter(files, colours, device):
+    found = LIBRARIES["torchvision"]().decode(files, colours, device)
+    return [one.clamp(max=254) + 1 for one in found]
 
+
+def test_a_library_that_rounds_otherwise_is_not_taken():
     def broken(_files, _colours, _device):
         raise RuntimeError("built without libjpeg")
 
@@ -83,6 +86,30 @@ def test_other_colours_end_up_as_pillow_has_them(mode, transform):
     expected, noticed = decode_image(file, transform.mode)
     assert torch.equal(found.expand(len(expected.getbands()), -1, -1), pil_to_tensor(expected))
     assert oddities == noticed == {"L": (GREY,), "CMYK": (INKS,), "YCbCr": ()}[mode]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_what_lacks_of_a_progressive_file_is_filled_in_as_pillow_does(mode):
+    file = encoded(picture().convert(mode), progressive=True)
+    scans = [place.start() for place in re.finditer(rb"\xff\xda", file)]
+
+    for start in scans[1:]:
+        shortened = file[:start] + b"\xff\xd9"
+        found, _oddities = Decoder(evaluation()).decode(shortened)
+
+        expected = pil_to_tensor(decode_image(shortened, "RGB")[0])
+        assert torch.equal(found.expand(3, -1, -1), expected)
+    assert len(scans) > 5
+
+
+def test_a_library_that_fills_in_otherwise_gets_no_progressive_files(monkeypatch):
+    monkeypatch.setattr(decoding, "exact_jpegs", lambda: Jpegs(name="brighter", decode=brighter))
+    usual, progressive = encoded(picture()), encoded(picture(), progressive=True)
+
+    found = [Decoder(evaluation()).decode(file)[0] for file in (usual, progressive)]
+
+    expected = [pil_to_tensor(decode_image(file, "RGB")[0]) for file in (usual, progressive)]
+    assert [torch.equal(*pair) for pair in zip(found, expected, strict=True)] == [False, True]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
