@@ -5,6 +5,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
+from packaging.version import Version
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -69,7 +71,10 @@ def test_tensors_of_ones_own_are_resized_as_by_torchvision(interpolation):
 
     expected = v2.Resize(64, interpolation=InterpolationMode(interpolation), antialias=True)(pixels)
 
-    assert torch.equal(resized(pixels, 64, interpolation), expected)
+    off = (resized(pixels, 64, interpolation).int() - expected.int()).abs()
+    # torchvision before 0.24 computes the bilinear ones in floats on processors with AVX-512
+    in_floats = interpolation == "bilinear" and Version(torchvision.__version__) < Version("0.24")
+    assert off.max() <= (1 if in_floats else 0)
 
 
 def test_only_a_few_pixels_in_a_thousand_differ():
