@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from evalkit.scoring.tally import Tally
 
 TOP_K = 5
+FEW_SAMPLES = 10  # below, 1,000 replicates agree too little from seed to seed (docs/statistics.md)
 FIGURES = (
     "nll",
     "nll_low",
@@ -154,6 +155,7 @@ def summarize(
     summary["checks"] = checks
     summary["warnings"] = [*doubts, *(run or {}).get("warnings", ()), *_warnings(confusion, tally)]
     summary["warnings"] += _warnings_of_groups(method, groups)
+    summary["warnings"] += _warnings_of_few(resampled, tally.samples, groups)
     return summary
 
 
@@ -254,6 +256,16 @@ def _warnings_of_groups(method: Method, groups: Groups | None) -> list[str]:
     return [
         f"only {counted(groups.number, 'group')} of {method.group_column}: intervals from fewer "
         f"than {FEW_GROUPS} are too narrow"
+    ]
+
+
+def _warnings_of_few(resampled: Resampled, samples: int, groups: Groups | None) -> list[str]:
+    has_none = all(map(math.isnan, resampled.low.values()))
+    if groups is not None or samples >= FEW_SAMPLES or has_none:
+        return []
+    return [
+        f"only {counted(samples, 'sample')}: below {FEW_SAMPLES} the intervals of averages, MCC "
+        "and kappa change with the seed and miss too often; that of the accuracy holds"
     ]
 
 

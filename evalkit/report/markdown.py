@@ -33,11 +33,11 @@ def as_markdown(evaluation: Evaluation) -> str:
     Example:
         >>> from evalkit.evaluation import Evaluation
         >>> import pandas as pd
-        >>> pairs = pd.DataFrame({"label": ["cat", "dog"], "prediction": ["cat", "cat"]})
+        >>> pairs = pd.DataFrame({"label": ["cat", "dog"] * 5, "prediction": ["cat"] * 10})
         >>> print(as_markdown(Evaluation.from_predictions(pairs, classes=["cat", "dog"])))
         ## Evaluation
         <BLANKLINE>
-        2 samples, 2 classes
+        10 samples, 2 classes
         ...
     """
     parts = [

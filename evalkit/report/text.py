@@ -34,11 +34,11 @@ def as_text(evaluation: Evaluation) -> str:
     Example:
         >>> from evalkit.evaluation import Evaluation
         >>> import pandas as pd
-        >>> pairs = pd.DataFrame({"label": ["cat", "dog"], "prediction": ["cat", "cat"]})
+        >>> pairs = pd.DataFrame({"label": ["cat", "dog"] * 5, "prediction": ["cat"] * 10})
         >>> print(as_text(Evaluation.from_predictions(pairs, classes=["cat", "dog"])))
-        2 samples, 2 classes
+        10 samples, 2 classes
         <BLANKLINE>
-        accuracy           0.500  [0.095, 0.905]
+        accuracy           0.500  [0.237, 0.763]
         ...
     """
     summary = evaluation.summary

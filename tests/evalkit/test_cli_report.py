@@ -11,6 +11,9 @@ from evalkit import cli
 
 TABLE = "label,prediction\ncat,cat\ncat,dog\ndog,dog\n"
 SCREEN = """\
+! only 3 samples: below 10 the intervals of averages, MCC and kappa change with the seed and miss
+  too often; that of the accuracy holds
+
 3 samples, 2 classes
 
 accuracy           0.667  [0.208, 0.939]

@@ -126,7 +126,31 @@ def test_classes_without_samples_are_warned_about():
         "no samples of 1 of 3 classes (cat): their recall is undefined",
         "1 prediction of a class without samples: macro recall counts it as 0, balanced accuracy "
         "leaves it out",
+        "only 4 samples: below 10 the intervals of averages, MCC and kappa change with the seed "
+        "and miss too often; that of the accuracy holds",
     ]
+
+
+@pytest.mark.parametrize(("samples", "is_warned"), [(2, True), (9, True), (10, False)])
+def test_too_few_samples_for_intervals_of_averages_are_warned_about(samples, is_warned):
+    names = (["ant", "bee"] * samples)[:samples]
+    frame = pd.DataFrame(
+        {"label": names, "prediction": [*names[:-1], "ant" if samples % 2 == 0 else "bee"]}
+    )
+
+    warnings = Evaluation.from_predictions(frame, classes=["ant", "bee"]).summary["warnings"]
+
+    assert any(one.startswith(f"only {samples} samples") for one in warnings) is is_warned
+
+
+def test_without_such_intervals_there_is_nothing_to_warn_of():
+    """All right: no replicate differs, and only the accuracy has an interval."""
+    frame = pd.DataFrame({"label": ["ant", "bee"], "prediction": ["ant", "bee"]})
+
+    summary = Evaluation.from_predictions(frame, classes=["ant", "bee"]).summary
+
+    assert summary["kappa_low"] is None
+    assert summary["warnings"] == []
 
 
 @pytest.mark.parametrize(

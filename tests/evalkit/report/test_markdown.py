@@ -12,13 +12,13 @@ def markdown(labels, predictions, classes=None, run=None):
 
 
 def test_numbers_classes_and_confusions_are_tables():
-    text = markdown(["cat", "cat", "dog"], ["cat", "dog", "dog"])
+    text = markdown(["cat", "cat", "dog"] * 4, ["cat", "dog", "dog"] * 4)
 
-    assert text.startswith("## Evaluation\n\n3 samples, 2 classes\n\n| ")
-    assert "| accuracy | 0.667 | [0.208, 0.939] |" in text
+    assert text.startswith("## Evaluation\n\n12 samples, 2 classes\n\n| ")
+    assert "| accuracy | 0.667 | [0.391, 0.862] |" in text
     assert "### Classes" in text
     assert "| `cat` | 0.667 [" in text
-    assert "| `cat` | `dog` | 1 | 0.500 |" in text
+    assert "| `cat` | `dog` | 4 | 0.500 |" in text
 
 
 def test_warnings_come_first():
