@@ -34,7 +34,8 @@ from evalkit import predict
 from evalkit.data import open_data
 from evalkit.images.batches import Audit, batches
 from evalkit.images.decoding import EXACT, Decoding
-from evalkit.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalizer, TransformSpec, evaluation
+from evalkit.inference.normalizer import Normalizer
+from evalkit.transforms import IMAGENET_MEAN, IMAGENET_STD, TransformSpec, evaluation
 
 PHOTOS = 1_000
 SIZE = (500, 375)  # what the photos of ImageNet have on average

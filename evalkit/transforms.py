@@ -109,10 +109,16 @@ class TransformSpec:
         is_random = self.random_area is not None or bool(self.flip)
         return not is_random and (self.resize is None or self.interpolation == "bilinear")
 
-    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn pixels of shape (N, C, H, W), uint8, into float32, on the device they are on."""
+    def normalize(self, pixels: torch.Tensor, *, into: torch.Tensor | None = None) -> torch.Tensor:
+        """Turn pixels of shape (N, C, H, W), uint8, into float32, on the device they are on.
+
+        Args:
+            pixels: They stay as they are.
+            into: Memory of the same shape, float32, that takes the result; None takes new one.
+        """
         mean, std = _statistics(self, pixels.device)
-        return pixels.float().div_(BRIGHTEST).sub_(mean).div_(std)
+        values = pixels.float() if into is None else into.copy_(pixels)
+        return values.div_(BRIGHTEST).sub_(mean).div_(std)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON or a checkpoint; `from_dict` reads them."""
@@ -141,45 +147,6 @@ class TransformSpec:
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         return cls(**given)
-
-
-class Normalizer:
-    """Normalises batch after batch into the same memory, and gives the values of `normalize`.
-
-    Fresh memory for every batch costs a CPU three times what the arithmetic costs. What was
-    returned for a batch is overwritten by the next one: it is for a loop that has done with a
-    batch by then.
-
-    Example:
-        >>> spec = evaluation()
-        >>> pixels = torch.full((2, 3, 8, 8), 200, dtype=torch.uint8)
-        >>> torch.equal(Normalizer(spec)(pixels), spec.normalize(pixels))
-        True
-    """
-
-    def __init__(self, spec: TransformSpec) -> None:
-        self._spec = spec
-        self._memory: torch.Tensor | None = None
-
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn pixels of shape (N, C, H, W), uint8, into float32, on the device they are on."""
-        if pixels.device.type != "cpu":  # whose allocators keep memory themselves
-            return self._spec.normalize(pixels)
-        mean, std = _statistics(self._spec, pixels.device)
-        return self._room(pixels).copy_(pixels).div_(BRIGHTEST).sub_(mean).div_(std)
-
-    def _room(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return memory of the shape and layout of a batch."""
-        memory = self._memory
-        if (
-            memory is None
-            or len(memory) < len(pixels)
-            or memory.shape[1:] != pixels.shape[1:]
-            or memory.stride()[1:] != pixels.stride()[1:]
-        ):
-            with torch.inference_mode(mode=False):  # it may be used outside of it, too
-                memory = self._memory = torch.empty_like(pixels, dtype=torch.float32)
-        return memory[: len(pixels)]
 
 
 def _fault_of_numbers(spec: Any) -> str:

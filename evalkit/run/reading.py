@@ -11,7 +11,7 @@ from evalkit.images.batches import Audit, batches
 from evalkit.images.decoding import EXACT, Decoder
 from evalkit.images.reading import WORTH_A_WARNING
 from evalkit.inference.loop import run_over
-from evalkit.transforms import Normalizer
+from evalkit.inference.normalizer import Normalizer
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import numpy as np
 
 from evalkit.images.batches import Audit, batches
 from evalkit.inference.loop import run_over
+from evalkit.inference.normalizer import Normalizer
 from evalkit.inference.outputs import Rows
 from evalkit.run.shard import Shard
-from evalkit.transforms import Normalizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from evalkit.errors import InputError
 from evalkit.training import seed_everything
-from evalkit.transforms import Normalizer, TransformSpec, evaluation, preset_of, train
+from evalkit.transforms import TransformSpec, evaluation, preset_of, train
 
 
 def photo(size=(301, 207)):
@@ -160,32 +160,3 @@ def test_presets_that_models_bring_along():
     assert preset_of(timm.create_model("test_resnet"), "timm:test_resnet") == evaluation(
         resize=168, crop=(160, 160), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
-
-
-def test_batches_of_any_size_and_layout_are_normalised_in_the_same_memory():
-    spec = evaluation()
-    normalizer = Normalizer(spec)
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(4, 3, 6, 5), (4, 3, 6, 5), (2, 3, 6, 5), (5, 3, 6, 5), (1, 3, 9, 9)]
-    places = []
-    for shape in shapes:
-        for layout in (torch.contiguous_format, torch.channels_last):
-            pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-            pixels = pixels.contiguous(memory_format=layout)
-
-            found = normalizer(pixels)
-
-            assert torch.equal(found, spec.normalize(pixels))
-        again = normalizer(pixels)
-        places.append(again.data_ptr() == found.data_ptr())
-
-    assert places == [True] * 5
-
-
-def test_memory_made_in_inference_mode_is_of_use_outside():
-    normalizer = Normalizer(evaluation())
-    pixels = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    with torch.inference_mode():
-        within = normalizer(pixels).clone()
-
-    assert torch.equal(normalizer(pixels), within)

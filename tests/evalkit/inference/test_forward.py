@@ -7,8 +7,9 @@ from evalkit.errors import InputError
 from evalkit.inference.forward import Forward, find_batch_size
 from evalkit.inference.hardware import is_out_of_memory, pays_channels_last
 from evalkit.inference.loop import Computation, predict, run_over
+from evalkit.inference.normalizer import Normalizer
 from evalkit.inference.outputs import Rows
-from evalkit.transforms import Normalizer, evaluation
+from evalkit.transforms import evaluation
 
 CUDA_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 CPU_FULL = "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"
