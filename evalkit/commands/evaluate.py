@@ -48,9 +48,7 @@ from evalkit.commands import options
     help="JSON file that says how images become inputs. "
     "[default: as the checkpoint says, else as the model's authors did, else as for ImageNet]",
 )
-@click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps or xpu."
-)
+@options.device
 @click.option(
     "--batch-size",
     default="64",
@@ -58,13 +56,7 @@ from evalkit.commands import options
     type=options.BATCH_SIZE,
     help="Images per batch; auto takes as many as the device has the memory for.",
 )
-@click.option(
-    "--precision",
-    default="fp32",
-    show_default=True,
-    type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-    help="How exactly to compute.",
-)
+@options.precision
 @click.option(
     "--compile",
     "compiled",
@@ -76,13 +68,7 @@ from evalkit.commands import options
     type=click.IntRange(1),
     help="Threads that read images. [default: one per core, at most 8]",
 )
-@click.option(
-    "--on-unreadable",
-    default="fail",
-    show_default=True,
-    type=click.Choice(["fail", "skip"]),
-    help="What to do about images that cannot be read; both list them.",
-)
+@options.on_unreadable("both list them")
 @click.option(
     "--on-unknown-class",
     default="fail",

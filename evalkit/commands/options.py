@@ -141,6 +141,16 @@ _COMPARISON = (
 )
 
 
+device = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps or xpu."
+)
+precision = click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    help="How exactly to compute.",
+)
 thumbnails = click.option(
     "--thumbnails/--no-thumbnails",
     default=True,
@@ -149,6 +159,17 @@ thumbnails = click.option(
 plots = click.option(
     "--plots", is_flag=True, help="Draw the matrix and the diagrams as PNG and SVG files as well."
 )
+
+
+def on_unreadable(more: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option for images that cannot be read, with what else its help says."""
+    return click.option(
+        "--on-unreadable",
+        default="fail",
+        show_default=True,
+        type=click.Choice(["fail", "skip"]),
+        help=f"What to do about images that cannot be read; {more}.",
+    )
 
 
 def comparison(command: Callable[..., None]) -> Callable[..., None]:

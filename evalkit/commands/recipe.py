@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import click
 
+from evalkit.commands import options
+
 # Without loading torch for --help; a test compares them with `Recipe` and `SCHEDULES`.
 SCHEDULES = ("constant", "cosine", "linear", "step")
 _RECIPE = (
@@ -94,13 +96,7 @@ _RECIPE = (
         type=click.IntRange(1),
         help="Parts that every step is computed in, to save memory.",
     ),
-    click.option(
-        "--precision",
-        default="fp32",
-        show_default=True,
-        type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-        help="How exactly to compute.",
-    ),
+    options.precision,
     click.option(
         "--patience",
         type=click.IntRange(1),

@@ -48,21 +48,13 @@ if TYPE_CHECKING:
 )
 @click.option("--weights", help="Which weights of it, such as state_dict_ema. [default: best fit]")
 @click.option("--new-head", is_flag=True, help="Replace the last layer of --init-from.")
-@click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps or xpu."
-)
+@options.device
 @click.option(
     "--workers",
     type=click.IntRange(0),
     help="Processes that load images; 0 loads within this one. [default: one per core, at most 8]",
 )
-@click.option(
-    "--on-unreadable",
-    default="fail",
-    show_default=True,
-    type=click.Choice(["fail", "skip"]),
-    help="What to do about images that cannot be read; skip reads all of them once before.",
-)
+@options.on_unreadable("skip reads all of them once before")
 @click.option(
     "--keep",
     default=2,
