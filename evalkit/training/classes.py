@@ -19,7 +19,8 @@ def require_known_classes(source: Source, classes: Sequence[str]) -> None:
     Raises:
         InputError: One is not.
     """
-    unknown = [name for name in source.classes if name not in set(classes)]
+    known = set(classes)
+    unknown = [name for name in source.classes if name not in known]
     if unknown:
         raise InputError(
             f"data must have only classes that the model has, {counted(len(classes), 'name')} "
