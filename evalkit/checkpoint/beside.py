@@ -37,10 +37,10 @@ def whole_ones_beside(path: Path) -> str:
         best = [name for name in natural_order(others) if name.startswith("best")]
         numbered = [name for name in others if _NUMBERED.match(name)]
         whole = [
-            next((name for name in names if sniff(path.parent / name) in READABLE), None)
+            name
             for names in (best, natural_order(numbered)[::-1])
+            for name in [one for one in names if sniff(path.parent / one) in READABLE][:1]
         ]
-        whole = [name for name in whole if name is not None]
     except (OSError, ValueError):  # nothing that could be advised
         return ""
     if not whole:

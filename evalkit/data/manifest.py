@@ -15,6 +15,7 @@ from evalkit.images.reading import read_bytes
 from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from evalkit.data.source import Source
@@ -83,8 +84,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     if path.suffix.lower() != ".csv":
         return _read_parquet(path)
     # Class names such as "NA" and "007" are names, not gaps and numbers.
-    read = functools.partial(
-        pd.read_csv, path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+    reader: Callable[..., Any] = pd.read_csv
+    read: Callable[..., pd.DataFrame] = functools.partial(
+        reader, path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
     )
     try:
         with warnings.catch_warnings():  # rows that are longer than the header are no usage of it
