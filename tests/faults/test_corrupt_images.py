@@ -14,7 +14,6 @@ from evalkit import evaluate, save_checkpoint  # noqa: E402
 from evalkit.errors import InputError  # noqa: E402
 from evalkit.transforms import evaluation  # noqa: E402
 
-
 # Pillow warns of what it then refuses; the reason is in the list.
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 
