@@ -250,7 +250,7 @@ def test_tar_without_a_checkpoint(tmp_path):
     with tarfile.open(path, "w") as archive:
         archive.add(tmp_path / "notes.txt", arcname="notes.txt")
 
-    assert "got none among 1 files" in message_of(path)
+    assert "got none among 1 file:" in message_of(path)
 
 
 def test_views_of_one_storage_in_a_legacy_file(path):
@@ -395,7 +395,7 @@ def test_trust_of_a_class_that_is_not_there(path):
     assert message_of(path, trust=True) == (
         f"{path}: expected the file's own classes to be importable, got 'No module named "
         "'checkpoint_filed'': run this in the folder of the project that wrote the file, or read "
-        "the weights alone, without --trust"
+        "the weights alone, without trust=True"
     )
     assert load_checkpoint(path, SmallNet())[1].matched_fraction == 1
 

@@ -97,7 +97,7 @@ def test_a_killed_run_is_gone_on_with_and_ends_as_if_nothing_had_happened(
     assert 1 <= len(shards) <= 2  # of four; two were whole when position 1300 was read
     assert refusal == (
         f"out must be free of unfinished runs, got {out / 'unfinished'} with {len(shards)} "
-        "finished parts of one: go on with it by --resume (resume=True), or remove that folder"
+        "finished parts of one: go on with it by resume=True, or remove that folder"
     )
     assert kept == before
     assert_same(out, whole)
