@@ -1,6 +1,6 @@
 """A second process that takes the snapshot while this one reads the command line and imports.
 
-Most of a short run is Python's imports. Forked before nearly all of them, the second process starts
+Most of a short run is Python's imports. Forked before most of them, the second process starts
 what takes longest, imports the probes, and takes the snapshot as soon as it is told how. Where it
 cannot be had, or fails, the snapshot is taken here, as in any other program.
 """
@@ -13,6 +13,8 @@ import signal
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
+
+import msgspec  # before the fork: both need it
 
 if TYPE_CHECKING:
     from gpudiag.host import Host
@@ -63,8 +65,6 @@ class Ahead:
 
     def answer(self, *, timeout_s: float) -> Snapshot | None:
         """The snapshot, None where it has none to give."""
-        import msgspec
-
         from gpudiag.snapshot import Snapshot
 
         until = time.monotonic() + timeout_s + SPARE_S
@@ -135,8 +135,6 @@ def _die_with(parent: int) -> None:
 
 
 def _serve(host: Host, requests: int, answers: int) -> None:
-    import msgspec
-
     from gpudiag.probes import take_snapshot
     from gpudiag.redact import redact, this_identity
 

@@ -89,6 +89,23 @@ def test_a_torch_that_was_there_is_not_touched(installed):
     assert not [line for line in versions.splitlines() if line.startswith("nvidia-cu")]
 
 
+def test_the_sdist_installs_what_the_wheel_installs(built, wheel, installed, tmp_path):
+    (sdist,) = built.glob("*.tar.gz")
+    pip = (installed / "python", "-m", "pip", "install", "--quiet", "--no-deps")
+    run(*pip, "--target", str(tmp_path), str(sdist))
+    imported = run(
+        *(installed / "python", "-c", "import gpudiag; print(gpudiag.__file__)"),
+        env={"PYTHONPATH": str(tmp_path)},
+        cwd="/",
+    )
+
+    archive = zipfile.ZipFile(wheel)
+    names = {name for name in archive.namelist() if not name.endswith("/RECORD")}
+    assert imported == f"{tmp_path}/gpudiag/__init__.py\n"
+    assert {name for name in names if not (tmp_path / name).is_file()} == set()
+    assert {name for name in names if (tmp_path / name).read_bytes() != archive.read(name)} == set()
+
+
 def test_type_checkers_see_the_types(installed, tmp_path):
     script = tmp_path / "uses.py"
     script.write_text("import gpudiag\nreveal_type(gpudiag.Snapshot().taken_at)\n")
