@@ -4,6 +4,7 @@ What a rule says will happen is made to happen, too, so that the rule is not onl
 """
 
 import json
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,14 @@ def test_torch_without_numpy(broken):
     found = finding(document, "GD226")
     assert package_faults(document) == {"GD226"}
     assert "No module named 'numpy'" in found["evidence"][0]
-    assert found["fix"] == f"{broken.python} -m pip install numpy"
+    installer = (distribution("torch").read_text("INSTALLER") or "pip").strip()
+    assert (
+        found["fix"]
+        == {
+            "pip": f"{broken.python} -m pip install numpy",
+            "uv": f"uv pip install --python {broken.python} numpy",
+        }[installer]
+    )
     assert document["snapshot"]["torch"]["import_error"] is None
     proof = broken.run("-W", "ignore", "-c", "import torch; torch.ones(1).numpy()")
     assert "Numpy is not available" in proof.stderr
