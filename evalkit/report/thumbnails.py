@@ -8,9 +8,9 @@ import itertools
 import warnings
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from evalkit.images.reading import DAMAGE, to_mode
+from evalkit.images.reading import DAMAGE, finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,6 @@ def _thumbnail(path: Path) -> str | None:
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
-    image.load()
-    upright = to_mode(ImageOps.exif_transpose(image), "RGB")
+    upright, _oddities = finished(image, "RGB")
     upright.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return upright
