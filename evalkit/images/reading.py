@@ -224,7 +224,7 @@ def _is_deep(image: Image.Image) -> bool:
     if _is_deep_grey(image):
         return True
     tiles = getattr(image, "tile", ())
-    raw_mode, *rest = _as_tuple(tiles[0].args) if tiles else ("",)
+    raw_mode, *rest = _as_tuple(tiles[0][3]) if tiles else ("",)  # .args since Pillow 11
     return ";16" in str(raw_mode) or (image.format == "PPM" and max(rest, default=0) > BRIGHTEST)
 
 
