@@ -272,7 +272,10 @@ def _unreadable(plan: Plan, lost: Audit) -> str:
 
 def _what_is_kept(parts: Cut, store: Store) -> str:
     if isinstance(store, Unfinished) and store.present(parts):
-        return "; what was done is kept: with resume=True it is not done again"
+        return (
+            "; what was done is kept: with resume=True and on_unreadable='skip' it is not done again "
+            "(files that were mended are other data, which begin anew)"
+        )
     return ""
 
 

@@ -374,6 +374,7 @@ def test_what_was_done_before_an_unreadable_image_is_kept(checkpoint, tmp_path, 
     )
 
     assert message.endswith(
-        "on_unreadable='skip'; what was done is kept: with resume=True it is not done again"
+        "on_unreadable='skip'; what was done is kept: with resume=True and on_unreadable='skip' it "
+        "is not done again (files that were mended are other data, which begin anew)"
     )
     assert (found.summary["samples"], len(found.summary["unreadable"])) == (1_999, 1)
