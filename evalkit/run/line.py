@@ -273,8 +273,8 @@ def _unreadable(plan: Plan, lost: Audit) -> str:
 def _what_is_kept(parts: Cut, store: Store) -> str:
     if isinstance(store, Unfinished) and store.present(parts):
         return (
-            "; what was done is kept: with resume=True and on_unreadable='skip' it is not done again "
-            "(files that were mended are other data, which begin anew)"
+            "; what was done is kept: with resume=True and on_unreadable='skip' it is not "
+            "done again (files that were mended are other data, which begin anew)"
         )
     return ""
 

@@ -73,7 +73,8 @@ class LossWatch:
         """
         if not self._losses:
             return
-        losses = torch.stack(self._losses).tolist()
+        one = len(self._losses) == 1
+        losses = [self._losses[0].item()] if one else torch.stack(self._losses).tolist()
         seen, self._losses, self._seen = self._seen, [], []
         for loss, (positions, where) in zip(losses, seen, strict=True):
             if not abs(loss) < float("inf"):
@@ -151,8 +152,9 @@ def refuse_strange_labels(labels: torch.Tensor, *, outputs: int) -> None:
     """
     if labels.device.type != "cpu" or not len(labels):
         return
-    strange = sorted(set(labels[(labels < 0) | (labels >= outputs)].tolist()))
-    if strange:
+    smallest, largest = torch.aminmax(labels)
+    if smallest < 0 or largest >= outputs:
+        strange = sorted(set(labels[(labels < 0) | (labels >= outputs)].tolist()))
         raise InputError(
             f"labels must be from 0 to {outputs - 1}, one for each of "
             f"{counted(outputs, 'output')} of the model, got {some(strange)}"

@@ -215,7 +215,7 @@ def _train(how: _How, state: State) -> None:
         for step in steps_of(
             how.train, position.epoch, first_step=position.step, parts=how.accumulate
         ):
-            total += _step(how, state, step, watch)
+            _step(how, state, step, watch, total)
             position.step += 1
             position.samples += step.samples
             position.seconds = spent + time.perf_counter() - began
@@ -235,28 +235,28 @@ def _train(how: _How, state: State) -> None:
         raise InputError(f"training must have samples, got none in epoch {position.epoch}")
 
 
-def _step(how: _How, state: State, step: Step, watch: LossWatch) -> torch.Tensor:
-    """Update the weights once; return the sum of the losses of this rank's samples."""
-    total = _sum_on(how.device)
+def _step(how: _How, state: State, step: Step, watch: LossWatch, total: torch.Tensor) -> None:
+    """Update the weights once; add the losses of this rank's samples to *total*."""
     for number, part in enumerate(step.parts, 1):
         size = len(part.labels)
         with memory_explained(state, size), synchronised(how.model, number == step.count):
             loss = _loss(how, part)
-            shared = state.scaler.scale(loss * (size / step.samples_per_rank))
+            is_all = size == step.samples_per_rank
+            share = loss if is_all else loss * (size / step.samples_per_rank)
+            shared = state.scaler.scale(share)
             shared.backward()  # type: ignore[no-untyped-call]
         place = f"epoch {state.position.epoch}, step {state.position.step + 1}"
         watch.add(loss.detach(), part.positions, place)
-        total += loss.detach() * size
+        total.add_(loss.detach(), alpha=size)
     scale = state.scaler.get_scale()
     with memory_explained(state, step.samples):
         apply_gradients(state.optimizer, scaler=state.scaler, max_norm=how.max_norm)
     if state.scaler.get_scale() < scale:
-        return total  # fp16: a gradient was infinite, and the step was left out
+        return  # fp16: a gradient was infinite, and the step was left out
     if state.schedule is not None:
         state.schedule.step()
     if state.average is not None:
         state.average.update_parameters(state.model)
-    return total
 
 
 def _loss(how: _How, part: Part) -> torch.Tensor:
