@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -36,12 +37,17 @@ def looks(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
 def main() -> None:
     """Run the command line and exit."""
     gc.set_threshold(COLLECT_EVERY)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it hides how a program ended
     try:
         listen()
         if looks(sys.argv[1:], os.environ):
             _start_and_run()
         else:
             _command_line()
+    except KeyboardInterrupt:  # before there is a command that says so
+        if sys.stderr is not None:
+            sys.stderr.write("gpudiag: interrupted\n")
+        raise SystemExit(128 + signal.SIGINT) from None
     except Ended as end:
         if sys.stderr is not None:
             sys.stderr.write(f"gpudiag: {end}\n")

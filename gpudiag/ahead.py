@@ -25,6 +25,8 @@ LENGTH_BYTES = 8
 LONGEST_REQUEST_BYTES = 100
 MOST_AT_ONCE = 2**20
 SPARE_S = 2.0  # beyond the limit that it keeps itself, before it is given up
+LONGEST_POLL_S = 3600.0  # the system takes no more than 24 days
+BURYING_S = 0.2
 GRACE_S = 0.5  # to end its own programs
 LOOK_EVERY_S = 0.001
 
@@ -51,10 +53,9 @@ class Ahead:
                 os.close(end)
             raise
         requests, self._requests, self._answers, answers = ends
+        self._is_over = False
         if self._pid == 0:
-            os.close(self._requests)
-            os.close(self._answers)
-            _live(parent, requests, answers, with_torch=with_torch)
+            _live(parent, ends, with_torch=with_torch)
         os.close(requests)
         os.close(answers)
 
@@ -78,16 +79,21 @@ class Ahead:
         poll.register(self._answers, select.POLLIN)
         parts = bytearray()
         while len(parts) < count:
-            left_s = until - time.monotonic()
-            came = left_s > 0 and poll.poll(left_s * 1000)
-            part = os.read(self._answers, min(count - len(parts), MOST_AT_ONCE)) if came else b""
-            if not part:
+            left_s = max(0.0, until - time.monotonic())
+            if poll.poll(min(left_s, LONGEST_POLL_S) * 1000):
+                part = os.read(self._answers, min(count - len(parts), MOST_AT_ONCE))
+                if not part:
+                    return b""
+                parts += part
+            elif not left_s:
                 return b""
-            parts += part
         return bytes(parts)
 
     def end(self) -> None:
-        """End it, with every program that it has started."""
+        """End it, with every program that it has started; once more does nothing."""
+        if self._is_over:
+            return
+        self._is_over = True
         os.close(self._requests)
         os.close(self._answers)
         os.kill(self._pid, signal.SIGTERM)
@@ -105,12 +111,15 @@ class Started:
     ahead: Ahead | None = None
 
 
-def _live(parent: int, requests: int, answers: int, *, with_torch: bool) -> NoReturn:
+def _live(parent: int, ends: list[int], *, with_torch: bool) -> NoReturn:
     """What the second process does; it never returns into the program that it was forked from."""
     host = None
     exit_code = 1
+    requests, its_requests, its_answers, answers = ends
     try:
         _die_with(parent)
+        os.close(its_requests)
+        os.close(its_answers)
         from gpudiag import children
         from gpudiag.host import Host
 
@@ -121,7 +130,17 @@ def _live(parent: int, requests: int, answers: int, *, with_torch: bool) -> NoRe
     finally:
         if host is not None:
             host.end_programs()
+            _bury()
         os._exit(exit_code)  # without a word: what it does not answer is asked for again
+
+
+def _bury() -> None:
+    """Wait for the programs that were ended: the first process of a container often does not."""
+    until = time.monotonic() + BURYING_S
+    with suppress(ChildProcessError):  # there are none left
+        while time.monotonic() < until:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(LOOK_EVERY_S)
 
 
 def _die_with(parent: int) -> None:
@@ -129,6 +148,8 @@ def _die_with(parent: int) -> None:
     import ctypes
 
     os.setsid()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # by whoever started the first process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os._exit(1)

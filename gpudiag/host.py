@@ -81,7 +81,7 @@ class Host:
             ended = _ended(process, pipes, timeout_s)
         finally:  # Ctrl-C, too: it has a session of its own, so that Ctrl-C does not reach it
             if not ended:
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
                 _ended(process, pipes, GRACE_AFTER_KILL_S)
             stdout, stderr = pipes.close()
             self._running.discard(process)
@@ -170,8 +170,7 @@ class Host:
     def end_programs(self) -> None:
         """Kill what still runs: a probe that was given up leaves no process behind."""
         for process in tuple(self._running):
-            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
 
     def path(self, path: str) -> Path:
         """Where the machine's absolute *path* really lies."""
@@ -331,6 +330,17 @@ class Host:
     def is_root(self) -> bool:
         """Whether this process has the rights of root."""
         return os.geteuid() == 0
+
+
+def _kill(process: Program) -> None:
+    """Kill a program with all that it has started."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):  # a fork that has no group of its own yet
+        os.killpg(process.pid, signal.SIGKILL)
+        return
+    with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+        os.kill(process.pid, signal.SIGKILL)
 
 
 def _name_or(name: Callable[[], str], number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gpudiag.snapshot import Snapshot
 
 EXIT_FINDINGS = 1
+SECOND_TRY_S = 1.0  # at least, where the process that was to take the snapshot has used up the time
 
 
 def snapshot(file: Path | None, **how: Any) -> Snapshot:
@@ -29,17 +31,19 @@ def snapshot(file: Path | None, **how: Any) -> Snapshot:
 
 
 def _take(*, torch: bool, timeout_s: float, redacted: bool) -> Snapshot:
+    from gpudiag import snapshot as take_snapshot
     from gpudiag.ahead import Started
 
     ahead, Started.ahead = Started.ahead, None
     if ahead is not None:
+        began = time.monotonic()
         ahead.ask(torch=torch, timeout_s=timeout_s, redacted=redacted)
         _import_the_rest()
         seen = ahead.answer(timeout_s=timeout_s)
         if seen is not None:
             return seen
-    from gpudiag import snapshot as take_snapshot
-
+        ahead.end()  # what it has started would be asked beside what is started now
+        timeout_s = max(SECOND_TRY_S, timeout_s - (time.monotonic() - began))
     return take_snapshot(torch=torch, timeout_s=timeout_s, redacted=redacted)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+DEVICES = (sys.executable, "-m", "gpudiag", "devices", "--format", "csv")
 CHANGES = ("taken_at", "probe_times_s", "environment", "system", "kernel_log", "driver")
 
 
@@ -104,6 +105,54 @@ def test_a_wrong_command_line_ends_it(nvml, tmp_path):
 
     assert (done.returncode, done.stdout) == (2, "")
     assert time.monotonic() - began < 10  # NVML hangs for a minute
+
+
+@pytest.mark.parametrize("limit", ["3000000", "inf"])
+def test_a_limit_may_be_as_long_as_one_likes(nvml, tmp_path, limit):
+    done = subprocess.run(
+        [*DEVICES, "--timeout", limit],
+        env=os.environ | nvml("healthy_8"),
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+
+    assert (len(done.stdout.splitlines()), done.returncode) == (1 + 8, 0), done.stderr
+
+
+def test_ended_children_that_nobody_is_told_of_change_nothing(nvml, tmp_path):
+    done = subprocess.run(
+        ["env", "--ignore-signal=SIGCHLD", *DEVICES],
+        env=os.environ | nvml("healthy_8"),
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (len(done.stdout.splitlines()), done.returncode, done.stderr) == (1 + 8, 0, b"")
+
+
+def test_when_it_hangs_it_is_ended_and_the_time_is_not_taken_twice(nvml, tmp_path):
+    program = (
+        "import sys, time; from gpudiag import ahead\n"
+        "ahead._serve = lambda *_: time.sleep(300)\n"
+        "sys.argv = ['gpudiag', 'devices', '--format', 'csv', '--timeout', '2']\n"
+        "from gpudiag.__main__ import main; main()"
+    )
+    began = time.monotonic()
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | nvml("healthy_8"),
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert len(done.stdout.splitlines()) == 1 + 8
+    assert time.monotonic() - began < 2 + 2 + 2  # the limit, the spare time, the second try
 
 
 FORKED = """
