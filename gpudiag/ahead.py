@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec  # before the fork: both need it
 
+from gpudiag.forking import fork_with_pipes
+
 if TYPE_CHECKING:
     from gpudiag.host import Host
     from gpudiag.snapshot import Snapshot
@@ -42,16 +44,8 @@ class Ahead:
     """
 
     def __init__(self, *, with_torch: bool) -> None:
-        ends: list[int] = []
-        try:
-            ends += os.pipe()
-            ends += os.pipe()
-            parent = os.getpid()
-            self._pid = os.fork()
-        except OSError:
-            for end in ends:
-                os.close(end)
-            raise
+        parent = os.getpid()
+        self._pid, ends = fork_with_pipes(2)
         requests, self._requests, self._answers, answers = ends
         self._is_over = False
         if self._pid == 0:
@@ -127,11 +121,16 @@ def _live(parent: int, ends: list[int], *, with_torch: bool) -> NoReturn:
         children.start(host, with_torch=with_torch)
         _serve(host, requests, answers)
         exit_code = 0
+    except Exception:  # noqa: BLE001 - what it does not answer is asked for by the first process
+        if host is not None and host.environment.get("GPUDIAG_DEBUG"):
+            import traceback
+
+            os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
     finally:
         if host is not None:
             host.end_programs()
             _bury()
-        os._exit(exit_code)  # without a word: what it does not answer is asked for again
+        os._exit(exit_code)
 
 
 def _bury() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gpudiag.pipes import Pipes
-from gpudiag.programs import GRACE_AFTER_KILL_S, Completed, Forked, HeldProcess, Stream
+from gpudiag.programs import GRACE_AFTER_KILL_S, Completed, Forked, HeldProcess, Stream, attend
 
 if TYPE_CHECKING:
     from gpudiag.snapshot import Missing
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGEST_FILE_BYTES = 4 * 2**20  # a kernel log or package metadata; anything larger is not for us
-LONGEST_WAIT_S = 0.5  # another thread may have swallowed the signal that a child has ended
 
 
 class Host:
@@ -144,28 +143,7 @@ class Host:
         Raises:
             OSError: The program cannot be run.
         """
-        passed_on = {
-            *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
-            *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT),
-        }
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
-        try:
-            pid = os.posix_spawnp(
-                command[0],
-                list(command),
-                self.environment,
-                setsigmask=before,
-                setsigdef={signal.SIGPIPE, signal.SIGXFSZ},  # which Python itself ignores
-            )
-            started(pid)
-            while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
-                came = signal.sigtimedwait({*passed_on, signal.SIGCHLD}, LONGEST_WAIT_S)
-                if came and came.si_signo in passed_on and came.si_code <= 0:  # not of a terminal
-                    os.kill(pid, came.si_signo)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        code = os.waitstatus_to_exitcode(ended[1])
-        return code if code >= 0 else 128 - code
+        return attend(command, self.environment, started=started)
 
     def end_programs(self) -> None:
         """Kill what still runs: a probe that was given up leaves no process behind."""

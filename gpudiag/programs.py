@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
+from gpudiag.forking import fork_with_pipes
+
+LONGEST_WAIT_S = 0.5  # another thread may have swallowed the signal that a child has ended
 GRACE_AFTER_KILL_S = 0.5  # a process in uninterruptible sleep does not die; do not wait for it
 MOST_INHERITED = 4096  # descriptors that are closed in a forked process
 LOOK_EVERY_S = 0.001  # whether a program whose pipes have ended has ended itself: nearly at once
@@ -103,14 +106,7 @@ class Forked:
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.returncode: int | None = None
-        ends = _pipes(2)
-        try:
-            self.pid = os.fork()
-        except OSError:
-            for end in ends:
-                os.close(end)
-            raise
-        out, out_of_child, err, err_of_child = ends
+        self.pid, (out, out_of_child, err, err_of_child) = fork_with_pipes(2)
         if self.pid == 0:
             _be_a_program(work, out_of_child, err_of_child)
         os.close(out_of_child)
@@ -135,17 +131,32 @@ class Forked:
         return self.returncode
 
 
-def _pipes(count: int) -> list[int]:
-    """The ends of so many pipes, reading and writing in turn; all of them or none."""
-    ends: list[int] = []
+def attend(
+    command: Sequence[str], environment: Mapping[str, str], *, started: Callable[[int], object]
+) -> int:
+    """Run a program with our own streams and process group until it ends: see `Host.attend`."""
+    passed_on = {
+        *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+        *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT),
+    }
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
     try:
-        for _ in range(count):
-            ends += os.pipe()
-    except OSError:
-        for end in ends:
-            os.close(end)
-        raise
-    return ends
+        pid = os.posix_spawnp(
+            command[0],
+            list(command),
+            environment,
+            setsigmask=before,
+            setsigdef={signal.SIGPIPE, signal.SIGXFSZ},  # which Python itself ignores
+        )
+        started(pid)
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            came = signal.sigtimedwait({*passed_on, signal.SIGCHLD}, LONGEST_WAIT_S)
+            if came and came.si_signo in passed_on and came.si_code <= 0:  # not of a terminal
+                os.kill(pid, came.si_signo)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    code = os.waitstatus_to_exitcode(ended[1])
+    return code if code >= 0 else 128 - code
 
 
 def _be_a_program(work: Callable[[], object], out: int, err: int) -> NoReturn:

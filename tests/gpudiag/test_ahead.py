@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-DEVICES = (sys.executable, "-m", "gpudiag", "devices", "--format", "csv")
 CHANGES = ("taken_at", "probe_times_s", "environment", "system", "kernel_log", "driver")
 
 
@@ -46,113 +45,87 @@ def test_it_sees_what_the_function_sees(nvml, tmp_path, scenario):
     assert ahead["nvml"]["gpus"]
 
 
-def test_when_it_is_killed_the_snapshot_is_taken_all_the_same(nvml, tmp_path):
-    program = (
-        "import os, signal, sys; from gpudiag import ahead\n"
-        "ahead._serve = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "sys.argv = ['gpudiag', 'devices', '--format', 'csv']\n"
-        "from gpudiag.__main__ import main; main()"
-    )
+@pytest.fixture
+def devices(nvml, tmp_path):
+    """Run ``gpudiag devices --format csv``, behind a program or after lines of Python."""
 
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | nvml("healthy_8"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    def devices(*options, behind=(), first="", scenario="healthy_8"):
+        program = f"{first}\nfrom gpudiag.__main__ import main; main()"
+        began = time.monotonic()
+        done = subprocess.run(
+            [*behind, sys.executable, "-c", program, "devices", "--format", "csv", *options],
+            env=os.environ | nvml(scenario),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        done.seconds = time.monotonic() - began
+        return done
 
-    assert len(done.stdout.splitlines()) == 1 + 8
-    assert done.stderr == ""
-
-
-def test_when_no_process_is_to_be_had_the_snapshot_is_taken_all_the_same(nvml, tmp_path):
-    program = (
-        "import errno, os, sys\n"
-        "def fork(): raise OSError(errno.EAGAIN, 'Resource temporarily unavailable')\n"
-        "os.fork = fork\n"
-        "sys.argv = ['gpudiag', 'devices', '--format', 'csv']\n"
-        "from gpudiag.__main__ import main; main()"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | nvml("healthy_8"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-
-    assert len(done.stdout.splitlines()) == 1 + 8
+    return devices
 
 
-def test_a_wrong_command_line_ends_it(nvml, tmp_path):
-    began = time.monotonic()
+def is_answered(done):
+    return (len(done.stdout.splitlines()), done.stderr, done.returncode) == (1 + 8, "", 0)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "gpudiag", "devices", "--format", "nonsense"],
-        env=os.environ | nvml("hangs_halfway"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+
+KILLED = """
+import os, signal; from gpudiag import ahead
+ahead._serve = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+"""
+NOT_TO_BE_HAD = """
+import errno, os
+def fork(): raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+os.fork = fork
+"""
+FAILING = """
+from gpudiag import ahead
+def serve(*_): raise ValueError("a fault of our own")
+ahead._serve = serve
+"""
+HANGING = """
+import time; from gpudiag import ahead
+ahead._serve = lambda *_: time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("first", [KILLED, NOT_TO_BE_HAD, FAILING])
+def test_without_it_the_snapshot_is_taken_all_the_same(devices, first):
+    assert is_answered(devices(first=first))
+
+
+def test_a_fault_of_our_own_is_told_to_whoever_looks_for_one(devices, monkeypatch):
+    monkeypatch.setenv("GPUDIAG_DEBUG", "1")
+
+    done = devices(first=FAILING)
+
+    assert done.stderr.splitlines()[-1] == "ValueError: a fault of our own"
+    assert (len(done.stdout.splitlines()), done.returncode) == (1 + 8, 0)
+
+
+def test_when_it_hangs_it_is_ended_and_the_time_is_not_taken_twice(devices):
+    done = devices("--timeout", "2", first=HANGING)
+
+    assert is_answered(done)
+    assert done.seconds < 2 + 2 + 2  # the limit, the spare time, the second try
+
+
+def test_a_wrong_command_line_ends_it(devices):
+    done = devices("--nonsense", scenario="hangs_halfway")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert time.monotonic() - began < 10  # NVML hangs for a minute
+    assert done.seconds < 10  # NVML hangs for a minute
 
 
 @pytest.mark.parametrize("limit", ["3000000", "inf"])
-def test_a_limit_may_be_as_long_as_one_likes(nvml, tmp_path, limit):
-    done = subprocess.run(
-        [*DEVICES, "--timeout", limit],
-        env=os.environ | nvml("healthy_8"),
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-    )
-
-    assert (len(done.stdout.splitlines()), done.returncode) == (1 + 8, 0), done.stderr
+def test_a_limit_may_be_as_long_as_one_likes(devices, limit):
+    assert is_answered(devices("--timeout", limit))
 
 
-def test_ended_children_that_nobody_is_told_of_change_nothing(nvml, tmp_path):
-    done = subprocess.run(
-        ["env", "--ignore-signal=SIGCHLD", *DEVICES],
-        env=os.environ | nvml("healthy_8"),
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert (len(done.stdout.splitlines()), done.returncode, done.stderr) == (1 + 8, 0, b"")
-
-
-def test_when_it_hangs_it_is_ended_and_the_time_is_not_taken_twice(nvml, tmp_path):
-    program = (
-        "import sys, time; from gpudiag import ahead\n"
-        "ahead._serve = lambda *_: time.sleep(300)\n"
-        "sys.argv = ['gpudiag', 'devices', '--format', 'csv', '--timeout', '2']\n"
-        "from gpudiag.__main__ import main; main()"
-    )
-    began = time.monotonic()
-
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | nvml("healthy_8"),
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )
-
-    assert len(done.stdout.splitlines()) == 1 + 8
-    assert time.monotonic() - began < 2 + 2 + 2  # the limit, the spare time, the second try
+def test_ended_children_that_nobody_is_told_of_change_nothing(devices):
+    assert is_answered(devices(behind=["env", "--ignore-signal=SIGCHLD"]))
 
 
 FORKED = """

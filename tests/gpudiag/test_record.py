@@ -240,13 +240,18 @@ def test_a_gpu_that_is_lost_halfway_ends_neither_the_program_nor_the_record(reco
     assert "→ the sampling broke off 1 time(s): NVML crashed" in done.stderr
 
 
+def lost_at_the_end(rows):
+    """Why a GPU stopped answering; all eight were asked."""
+    last = {row["gpu"]: row["lost"] for row in rows}
+    assert last.keys() == set("01234567")
+    return {number: why for number, why in last.items() if why}
+
+
 def test_a_gpu_that_crashes_nvml_costs_only_itself(record, tmp_path, nvml):
     done = record("sleep", "4", env=nvml("crashes"))
 
     rows = rows_of(tmp_path)
-    lost = {row["gpu"]: row["lost"] for row in rows}
-    assert lost.pop("3") == "NVML crashed when it was asked about this GPU"
-    assert lost == dict.fromkeys("0124567", "")
+    assert lost_at_the_end(rows) == {"3": "NVML crashed when it was asked about this GPU"}
     assert {row["name"] for row in rows if row["gpu"] == "2"} == {"NVIDIA H100 80GB HBM3"}
     assert all(row["host_memory_available_bytes"] for row in rows)
     assert "GPU 3 stopped answering after 0 s: run gpudiag diagnose" in done.stderr
@@ -267,9 +272,7 @@ def test_a_gpu_that_hangs_costs_only_itself(record, tmp_path, nvml):
     done = record("sleep", "5", env=nvml("hangs_halfway"))
 
     rows = rows_of(tmp_path)
-    last = {row["gpu"]: row["lost"] for row in rows}
-    assert last.pop("4") == "NVML has not answered for 2 s"
-    assert last == dict.fromkeys("0123567", "")
+    assert lost_at_the_end(rows) == {"4": "NVML has not answered for 2 s"}
     assert all(row["host_memory_available_bytes"] for row in rows)
     assert "GPU 4 stopped answering after 0 s: run gpudiag diagnose" in done.stderr
 
