@@ -18,6 +18,7 @@ from evalkit.images.decoding import Decoding
 from evalkit.inference.loop import progress
 from evalkit.predictions import arrange
 from evalkit.report.tables import OF_ANY_EVALUATION, check_folder
+from evalkit.run import refusals
 from evalkit.run.batch_size import choose_batch_size
 from evalkit.run.cut import Cut, cut
 from evalkit.run.identity import identity, image_folder, refuse_differences
@@ -30,7 +31,6 @@ from evalkit.run.table import parquet
 from evalkit.run.unfinished import NAME, Unfinished, batch_size_of, begun, refuse_leftovers, writing
 from evalkit.run.work import Worked, in_background, make_shards
 from evalkit.scoring.method import USUAL
-from evalkit.wording import some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from evalkit.scoring.method import Method
     from evalkit.transforms import TransformSpec
 
-LISTED_UNREADABLE = 20
 PREDICTIONS = "predictions.parquet"
 NO_LOCKS = (
     "the file system of out knows no locks: nothing would have kept a second run from writing there"
@@ -252,49 +251,16 @@ def _work(plan: Plan, parts: Cut, store: Store, present: list[int], us: Processe
     for audit in us.gathered(worked.lost):
         lost.add(audit)
     if lost.unreadable:
-        raise InputError(_unreadable(plan, lost) + _what_is_kept(parts, store))
+        raise InputError(
+            refusals.unreadable(
+                plan, lost, kept=isinstance(store, Unfinished) and bool(store.present(parts))
+            )
+        )
     return Pace(
         samples=sum(us.gathered(worked.samples)),
         seconds=max(us.gathered(seconds)),
         processes=us.size,
         flags=worked.flags,
-    )
-
-
-def _unreadable(plan: Plan, lost: Audit) -> str:
-    listed = some([f"{one.path} ({one.reason})" for one in lost.unreadable], LISTED_UNREADABLE)
-    return (
-        f"data must have images that can be read, got {len(lost.unreadable)} of "
-        f"{len(plan.source)} in {plan.source.name} that cannot: {listed}: mend them, or leave "
-        "them out with on_unreadable='skip'"
-    )
-
-
-def _what_is_kept(parts: Cut, store: Store) -> str:
-    if isinstance(store, Unfinished) and store.present(parts):
-        return (
-            "; what was done is kept: with resume=True and on_unreadable='skip' it is not "
-            "done again (files that were mended are other data, which begin anew)"
-        )
-    return ""
-
-
-def _nothing_left(plan: Plan, audit: Audit) -> str:
-    if audit.unreadable:
-        return _unreadable(plan, audit)
-    return (
-        "data must have samples of classes that the model knows, got all "
-        f"{len(audit.set_aside)} of other classes in {plan.source.name}"
-    )
-
-
-def _no_numbers(plan: Plan, samples: int) -> str:
-    precision = plan.computation.precision
-    narrower = f", or compute in fp32 or bf16 instead of {precision}" if precision == "fp16" else ""
-    return (
-        "model must give scores that are numbers, got NaN or infinite ones for "
-        f"{'the only sample' if samples == 1 else f'all {samples:,} samples'}: look for such "
-        f"weights with 'evalkit inspect', and take an earlier checkpoint{narrower}"
     )
 
 
@@ -320,13 +286,13 @@ def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) 
             group_by=options.group_by,
         )
         if merged.audit.unreadable and plan.on_unreadable == "fail":  # left by a run that skipped
-            raise InputError(_unreadable(plan, merged.audit))
+            raise InputError(refusals.unreadable(plan, merged.audit))
         if not merged.scored:
-            raise InputError(_nothing_left(plan, merged.audit))
+            raise InputError(refusals.nothing_left(plan, merged.audit))
     if merged.without_probability == merged.scored:
         if isinstance(store, Unfinished):
             store.remove()
-        raise InputError(_no_numbers(plan, merged.scored))
+        raise InputError(refusals.no_numbers(plan, merged.scored))
     run = record(plan, merged, pace)
     if isinstance(store, Unfinished) and not store.is_locked:
         run["warnings"].append(NO_LOCKS)

@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from image_files import CLASSES, ColourNet, colour_net, coloured, write_folders  # noqa: E402
+from image_files import colour_net, coloured, write_checkpoint, write_folders  # noqa: E402
 from training_runs import write_split  # noqa: E402
 
-from evalkit import evaluate, save_checkpoint  # noqa: E402
+from evalkit import evaluate  # noqa: E402
 from evalkit.data import open_data  # noqa: E402
 from evalkit.errors import InputError  # noqa: E402
 from evalkit.training.job import prepare  # noqa: E402
@@ -66,9 +66,7 @@ CHANGES = {
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    path = tmp_path / "net.pth"
-    save_checkpoint(path, ColourNet(), classes=CLASSES, transform=TRANSFORM.as_dict())
-    return path
+    return write_checkpoint(tmp_path / "net.pth", TRANSFORM)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from image_files import CLASSES, ColourNet, colour_net, coloured, write_folders  # noqa: E402
+from image_files import colour_net, coloured, write_checkpoint, write_folders  # noqa: E402
 
-from evalkit import evaluate, save_checkpoint  # noqa: E402
+from evalkit import evaluate  # noqa: E402
 from evalkit.errors import InputError  # noqa: E402
 from evalkit.transforms import evaluation  # noqa: E402
 
@@ -68,10 +68,8 @@ CORRUPT = {
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    path = tmp_path / "net.pth"
     transform = evaluation(resize=(10, 12), crop=None, mean=(0.0,) * 3, std=(1.0,) * 3)
-    save_checkpoint(path, ColourNet(), classes=CLASSES, transform=transform.as_dict())
-    return path
+    return write_checkpoint(tmp_path / "net.pth", transform)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from image_files import CLASSES, ColourNet, colour_net, coloured, write_folders
+from image_files import CLASSES, ColourNet, colour_net, coloured, write_checkpoint, write_folders
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 from torch import nn
@@ -21,9 +21,7 @@ TRANSFORM = evaluation(resize=None, crop=8)
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    path = tmp_path / "net.pth"
-    save_checkpoint(path, ColourNet(), classes=CLASSES, transform=TRANSFORM.as_dict())
-    return path
+    return write_checkpoint(tmp_path / "net.pth", TRANSFORM)
 
 
 @pytest.fixture
