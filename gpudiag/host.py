@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import stat
 import subprocess
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PART_BYTES = 2**16
 LARGEST_FILE_BYTES = 4 * 2**20  # a kernel log or package metadata; anything larger is not for us
 
 
@@ -165,10 +165,18 @@ class Host:
     def read_bytes(self, path: str) -> bytes | Missing:
         """The bytes of a small file."""
         try:
-            with open(self._within(path), "rb") as file:  # noqa: PTH123 - as _below
-                return file.read(LARGEST_FILE_BYTES)
+            descriptor = os.open(self._within(path), os.O_RDONLY)
         except OSError as error:
             return _missing(f"{path}: {error.strerror}")
+        data = b""
+        try:
+            while len(data) < LARGEST_FILE_BYTES and (part := os.read(descriptor, PART_BYTES)):
+                data += part
+        except OSError as error:
+            return _missing(f"{path}: {error.strerror}")
+        finally:
+            os.close(descriptor)
+        return data[:LARGEST_FILE_BYTES]
 
     def read_log(self, path: str) -> tuple[str, ...] | Missing:
         """The records of a log device such as /dev/kmsg, without waiting for new ones."""
@@ -227,7 +235,11 @@ class Host:
 
     def which(self, program: str) -> str | None:
         """Where a program lies on PATH."""
-        return shutil.which(program, path=self.environment.get("PATH", os.defpath))
+        for folder in self.environment.get("PATH", os.defpath).split(os.pathsep):
+            path = os.path.join(folder, program)  # noqa: PTH118 - as _below
+            if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
+                return path
+        return None
 
     def mode(self, path: str) -> str | Missing:
         """The type and permissions of a file, as ls -l writes them."""

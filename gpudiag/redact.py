@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Struct
@@ -50,8 +49,7 @@ USER_VARIABLES = ("USER", "LOGNAME", "USERNAME", "SUDO_USER", "SLURM_JOB_USER", 
 VERSION_FIELDS = frozenset({"version", "build", "installed", "specifier"})  # look like addresses
 
 
-@dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identity(Struct, frozen=True, kw_only=True):
     """What must not be told: who works here, where, and what the machine is called."""
 
     users: tuple[str, ...] = ()

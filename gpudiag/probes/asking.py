@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpudiag.host import Host
 from gpudiag.snapshot import Section
@@ -21,8 +21,7 @@ SPARE_S = 0.5  # what a probe gets beyond the limit of the program that it runs
 STUCK_S = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
+class Probe(NamedTuple):
     """How one section of the snapshot is established, and how long that may take."""
 
     section: str

@@ -201,5 +201,7 @@ def _may_be_close(name: str, known: str) -> bool:
     """
     if not REACH <= len(name) / len(known) <= 1 / REACH:
         return False
-    common = sum((_letters(name) & _letters(known)).values())
-    return 2 * common >= SIMILARITY * (len(name) + len(known))
+    needed = SIMILARITY * (len(name) + len(known)) / 2
+    if sum(map(_letters(known).__contains__, name)) < needed:  # whatever their number
+        return False
+    return sum((_letters(name) & _letters(known)).values()) >= needed

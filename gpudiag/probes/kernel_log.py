@@ -43,9 +43,13 @@ def kernel_log(host: Host, limit_s: float) -> KernelLog:
     return KernelLog.missing("no kernel log is readable: " + "; ".join(reasons))
 
 
-def _of_interest(text: str) -> bool:
+def _may_matter(text: str) -> bool:
     lower = text.lower()  # most lines hold none of the words, and a search costs five times as much
-    return any(word in lower for word in WORDS) and bool(OF_INTEREST.search(text))
+    return any(word in lower for word in WORDS)
+
+
+def _of_interest(text: str) -> bool:
+    return _may_matter(text) and bool(OF_INTEREST.search(text))
 
 
 def _kmsg(host: Host) -> list[tuple[str | None, str]] | Missing:
@@ -53,7 +57,7 @@ def _kmsg(host: Host) -> list[tuple[str | None, str]] | Missing:
     if isinstance(records, Missing):
         return records
     lines: list[tuple[str | None, str]] = []
-    for record in records:
+    for record in filter(_may_matter, records):
         header, separator, text = record.partition(";")
         fields = header.split(",")
         if separator and len(fields) > 2 and MICROSECONDS.fullmatch(fields[2]):  # noqa: PLR2004
