@@ -96,18 +96,30 @@ class TransformSpec:
             image = to_mode(image, self.mode)
         else:
             image = _with_channels(image, self.mode)
-        if not isinstance(image, torch.Tensor) or self.random_area is not None or self.flip:
+        if not isinstance(image, torch.Tensor):
             pixels: torch.Tensor = _geometry(self)(image)
             return pixels
-        if self.resize is not None:
-            image = resized(image, self.resize, self.interpolation)
-        return image if self.crop is None else cropped(image, self.crop)
+        image = self._part_of(image)
+        return image.flip(-1) if self.flip and torch.rand(1) < self.flip else image
+
+    def _part_of(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return what is left of a tensor by resizing and cropping; random numbers as v2's."""
+        if self.random_area is None:
+            if self.resize is not None:
+                pixels = resized(pixels, self.resize, self.interpolation)
+            return pixels if self.crop is None else cropped(pixels, self.crop)
+        assert self.crop is not None  # noqa: S101 - seen to by __post_init__
+        drawn = _geometry(self).transforms[0].make_params([pixels])
+        rows = slice(drawn["top"], drawn["top"] + drawn["height"])
+        columns = slice(drawn["left"], drawn["left"] + drawn["width"])
+        size = self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
+        return resized(pixels[:, rows, columns], size, self.interpolation)
 
     @property
     def is_exact_on_tensors(self) -> bool:
         """Whether tensors are resized into the pixels that Pillow gives, within 1 of 255."""
-        is_random = self.random_area is not None or bool(self.flip)
-        return not is_random and (self.resize is None or self.interpolation == "bilinear")
+        leaves_the_size = self.resize is None and self.random_area is None
+        return leaves_the_size or self.interpolation == "bilinear"
 
     def normalize(self, pixels: torch.Tensor, *, into: torch.Tensor | None = None) -> torch.Tensor:
         """Turn pixels of shape (N, C, H, W), uint8, into float32, on the device they are on.

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ class _NamedPath(click.Path):
 
 
 BATCH_SIZE = _BatchSize()
+SPEAKING_S = 5.0  # for the first of several processes to say what is wrong, at most
 PATH = _NamedPath(path_type=Path)  # the commands check themselves and say what to do
 RULES = ("scikit-learn", "all", "with-samples", "defined")  # without loading NumPy for --help
 _STATISTICS = (
@@ -256,6 +258,8 @@ def only_the_first_speaks() -> Iterator[None]:
     except InputError:
         if us.is_first:
             raise
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(SPEAKING_S)  # torchrun ends all as soon as one has ended, the speaker too
         raise click.exceptions.Exit(EXIT_BAD_INPUT) from None
     finally:
         signal.signal(signal.SIGTERM, former)

@@ -130,7 +130,11 @@ _RECIPE = (
         type=click.FloatRange(0, 1),
         help="Probability of swapping left and right.",
     ),
-    click.option("--channels-last", is_flag=True, help="Lay images out as tensor cores like them."),
+    click.option(
+        "--channels-last/--no-channels-last",
+        default=None,
+        help="Keep the channels of images innermost in memory. [default: where that is faster]",
+    ),
     click.option("--compile", is_flag=True, help="Use torch.compile."),
     click.option(
         "--sync-batch-norm", is_flag=True, help="Take batch norm's statistics over all GPUs."

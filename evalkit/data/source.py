@@ -57,6 +57,19 @@ class Source:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def fetch(
+        self, position: int, mode: str
+    ) -> tuple[bytes | Image | torch.Tensor, str, tuple[str, ...]]:
+        """Return an image, still encoded if it is a file, its class, and what was unusual about it.
+
+        Raises:
+            UnreadableError: There is none.
+        """
+        if self.encoded is not None and self.labels is not None:
+            return self.encoded(position), self.labels[position], ()
+        loaded = self.load(position, mode)
+        return loaded.image, loaded.label, loaded.oddities
+
 
 def of_files(  # noqa: D417 - the others are the attributes of `Source`
     encoded: Callable[[int], bytes],

@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -129,7 +129,7 @@ class _Reader:
         if source.labels is not None and source.labels[position] not in self.classes:
             return SetAside(index=position, label=source.labels[position])
         try:
-            image, label, oddities = self._fetched(position)
+            image, label, oddities = source.fetch(position, self.transform.mode)
             if label not in self.classes:
                 return SetAside(index=position, label=label)
             decoded, found = self.decoder.decode(image)
@@ -139,14 +139,6 @@ class _Reader:
         if isinstance(decoded, Waiting):
             return _Pending(file=decoded, label=output, oddities=oddities)
         return _Ready(pixels=self.transform.pixels(decoded), label=output, oddities=oddities)
-
-    def _fetched(self, position: int) -> tuple[Any, str, tuple[str, ...]]:
-        """Return an image, encoded if it is a file, its class, and what was unusual about it."""
-        source = self.source
-        if source.encoded is not None and source.labels is not None:
-            return source.encoded(position), source.labels[position], ()
-        loaded = source.load(position, self.transform.mode)
-        return loaded.image, loaded.label, loaded.oddities
 
     def finish(self, block: Sequence[_Prepared]) -> Iterator[_Finished]:
         """Decode those samples of a block that wait for each other."""

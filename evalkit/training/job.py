@@ -130,7 +130,8 @@ class Job:
                 None if recipe.patience is None else EarlyStopping(patience=recipe.patience)
             ),
             best_by=f"validation_{recipe.best_by}",
-            prepare=self._prepare,
+            channels_last=recipe.channels_last,
+            prepare=self.evaluation_transform.normalize,
             classes=classes,
             checkpoints=self.checkpoints,
             stop=stop,
@@ -173,12 +174,6 @@ class Job:
             rank=rank(),
             ranks=ranks(),
         )
-
-    def _prepare(self, pixels: torch.Tensor) -> torch.Tensor:
-        inputs = self.evaluation_transform.normalize(pixels)
-        if self.recipe.channels_last:
-            return inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
 
     def _log(self, records: list[EpochRecord]) -> None:
         if rank() == 0:

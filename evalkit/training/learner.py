@@ -29,8 +29,6 @@ def shape(model: nn.Module, recipe: Recipe, device: torch.device) -> None:
     if recipe.freeze_backbone:
         freeze_backbone(model)
     model.to(device)
-    if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)
     if recipe.compile:
         model.compile()
 

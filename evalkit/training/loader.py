@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from evalkit.distributed import ranks
 from evalkit.errors import InputError
+from evalkit.images.decoding import Decoder, Waiting
 from evalkit.images.reading import UnreadableError
 from evalkit.training.classes import require_known_classes
 from evalkit.training.order import Key, Order
@@ -191,6 +192,7 @@ class _Samples(Dataset[Any]):
         self._source, self._transform, self._seed = source, transform, seed
         self._outputs = {name: output for output, name in enumerate(classes)}
         self._positions = positions
+        self._decoder = Decoder(transform)
 
     def __getitems__(self, keys: list[Key]) -> list[_Sample]:
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
@@ -205,8 +207,10 @@ class _Samples(Dataset[Any]):
         seed_sample(self._seed, epoch, position)
         place = self._positions[position]
         try:
-            sample = self._source.load(place, self._transform.mode)
-            return self._transform.pixels(sample.image), self._outputs[sample.label], position
+            image, label, _ = self._source.fetch(place, self._transform.mode)
+            decoded, _ = self._decoder.decode(image)
+            assert not isinstance(decoded, Waiting)  # noqa: S101 - of a GPU alone
+            return self._transform.pixels(decoded), self._outputs[label], position
         except (UnreadableError, InputError) as error:
             return error  # a worker that raises says so in thirty lines
 

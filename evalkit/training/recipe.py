@@ -42,7 +42,7 @@ class Recipe:
         image_size: Side in pixels of what the model sees; None leaves it to the model.
         random_area: Smallest share of an image that a random crop covers; None crops nothing.
         flip: Probability of swapping left and right.
-        channels_last: Lay tensors out as GPUs' convolutions like them.
+        channels_last: See `fit`; None does it where it pays.
         compile: See torch.compile.
         sync_batch_norm: Take the statistics of batch norm over all GPUs.
         seed: Of everything random.
@@ -81,7 +81,7 @@ class Recipe:
     image_size: int | None = None
     random_area: float | None = 0.08
     flip: float = 0.5
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: bool = False
     sync_batch_norm: bool = False
     seed: int = 0

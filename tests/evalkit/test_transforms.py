@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from evalkit.errors import InputError
+from evalkit.images.decoding import as_tensor
 from evalkit.training import seed_everything
 from evalkit.transforms import TransformSpec, evaluation, preset_of, train
 
@@ -83,6 +84,21 @@ def test_training_is_random_and_repeatable():
     assert first.shape == (3, 32, 32)
     assert not torch.equal(first, second)
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("crop", [32, (48, 20)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_training_sees_the_same_of_a_tensor_as_of_an_image(crop, mode):
+    spec = train(crop=crop, mode=mode, mean=(0.5,) * len(mode), std=(0.5,) * len(mode))
+    image = photo().convert(mode)
+
+    for seed in range(20):  # crops and flips of every kind
+        seed_everything(seed)
+        of_image = spec.pixels(image)
+        seed_everything(seed)
+        of_tensor = spec.pixels(as_tensor(image))
+        assert of_tensor.shape == of_image.shape
+        assert (of_tensor.int() - of_image.int()).abs().max() <= 1
 
 
 def test_flip_swaps_left_and_right():

@@ -206,3 +206,65 @@ def test_the_same_seed_is_the_same_training_with_any_number_of_workers(data, tmp
         kept.append(torch.load(out / "last.pth", weights_only=True)["state_dict"])
 
     assert differences(*kept) == []
+
+
+class Laid(nn.Module):
+    """Notes how its inputs lie in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(images.is_contiguous(memory_format=torch.channels_last))
+        return self.convolution(images).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "innermost"), [(None, True), (True, True), (False, False)], ids=str
+)
+def test_convolutions_learn_with_the_channels_innermost_unless_told_otherwise(asked, innermost):
+    model = Laid()
+    average = averaged_model(model, decay=0.5)
+    images, labels = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8), torch.arange(6) % 4
+    records = fit(
+        model,
+        [(images, labels)],
+        validation=[(images, labels)],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        epochs=2,
+        average=average,
+        channels_last=asked,
+        prepare=lambda pixels: pixels.float() / 255,
+    )
+
+    assert len(list(records)) == 2
+    assert model.seen == [innermost] * 2
+    for one in (model, average.module):
+        weight = one.convolution.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == innermost
+
+
+def test_both_layouts_learn_the_same():
+    images, labels = torch.rand(16, 3, 8, 8), torch.arange(16) % 4
+    losses = []
+    for innermost in (True, False):
+        torch.manual_seed(0)
+        model = Laid()
+        losses.append(
+            [
+                record.train_loss
+                for record in fit(
+                    model,
+                    [(images, labels)],
+                    validation=[(images, labels)],
+                    optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+                    epochs=5,
+                    channels_last=innermost,
+                )
+            ]
+        )
+
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert losses[0][-1] < losses[0][0]

@@ -68,6 +68,32 @@ def test_bad_input_is_said_once_by_all_processes(data, tmp_path):
     assert said == ["evalkit: --warm-up must be from 0 to below epochs, 10, got 20.0"]
 
 
+SLOW_OF_SPEECH = """
+import time
+from evalkit import cli
+from gpudiag import command_line
+
+said = command_line._complain
+
+def late(*message):
+    time.sleep(3)
+    return said(*message)
+
+command_line._complain = late
+cli.main()
+"""
+
+
+def test_bad_input_is_said_however_soon_the_other_processes_end(data, tmp_path):
+    (tmp_path / "late.py").write_text(SLOW_OF_SPEECH)
+
+    start = (*TOGETHER, "2", tmp_path / "late.py")
+    done = train(start, data, tmp_path / "run", "--warm-up", "20")
+
+    said = [line for line in done.stderr.splitlines() if line.startswith("evalkit: ")]
+    assert said == ["evalkit: --warm-up must be from 0 to below epochs, 10, got 20.0"]
+
+
 def test_sigterm_reaches_all_processes_and_one_goes_on(data, tmp_path):
     out = tmp_path / "run"
     process = subprocess.Popen(
