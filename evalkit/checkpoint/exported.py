@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WEIGHTS_CONFIG = "_weights_config.json"
-STATE_BEFORE_2_8 = "serialized_state_dict.pt"
+# Where all weights are one file of torch.save: before torch 2.8, and in it.
+STATE = re.compile(r"serialized_state_dict\.pt|(?:.*/)?data/weights/[^/]+\.pt")
 # Numbers that the format has for types.
 DTYPES = {
     1: torch.uint8,
@@ -38,10 +40,11 @@ def read_exported(archive: TorchZip) -> dict[str, Any]:
     Raises:
         ValueError: They are not where torch.export puts them.
     """
-    if archive.has(STATE_BEFORE_2_8):
-        state = _nested(archive, STATE_BEFORE_2_8)
+    whole = next(filter(STATE.fullmatch, archive.names()), None)
+    if whole is not None:
+        state = _nested(archive, whole)
         if not isinstance(state, dict):
-            raise ValueError(f"{STATE_BEFORE_2_8} that holds {type(state).__name__}")
+            raise ValueError(f"{whole} that holds {type(state).__name__}")
         return state
     configs = [name for name in archive.names() if name.endswith(WEIGHTS_CONFIG)]
     if len(configs) != 1:

@@ -21,6 +21,8 @@ from evalkit.checkpoint import load_checkpoint
 from evalkit.checkpoint.read import read
 from evalkit.errors import InputError
 
+RECORDED = Path(__file__).parents[2] / "recorded"
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -225,6 +227,17 @@ def test_export_of_torch_before_2_8(path):
     loaded, report = load_checkpoint(path, SmallNet())
 
     assert same_weights(loaded, small_net(seed=1))
+    assert report.kind == "torch.export archive"
+
+
+def test_export_of_torch_2_8():
+    """Recorded: the weights are one file of torch.save in a folder that lists them later on."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+
+    loaded, report = load_checkpoint(RECORDED / "torch_2_8.pt2", net)
+
+    for name, value in loaded.state_dict().items():
+        assert value.flatten().tolist() == list(range(value.numel())), name
     assert report.kind == "torch.export archive"
 
 
