@@ -128,9 +128,15 @@ class TransformSpec:
             pixels: They stay as they are.
             into: Memory of the same shape, float32, that takes the result; None takes new one.
         """
-        mean, std = _statistics(self, pixels.device)
         values = pixels.float() if into is None else into.copy_(pixels)
-        return values.div_(BRIGHTEST).sub_(mean).div_(std)
+        if values.is_contiguous(memory_format=torch.channels_last):
+            rows = values.permute(0, 2, 3, 1).view(-1, values.shape[3] * values.shape[1])
+            mean, std = _statistics(self, pixels.device, repeated=values.shape[3])
+        else:
+            rows = values
+            mean, std = (one.view(-1, 1, 1) for one in _statistics(self, pixels.device))
+        rows.div_(BRIGHTEST).sub_(mean).div_(std)
+        return values
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON or a checkpoint; `from_dict` reads them."""
@@ -318,11 +324,20 @@ def _with_channels(pixels: torch.Tensor, mode: str) -> torch.Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _statistics(spec: TransformSpec, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and std on a device, shape (C, 1, 1): a GPU waits for every copy of them."""
+def _statistics(
+    spec: TransformSpec, device: torch.device, *, repeated: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and std on a device: a GPU waits for every copy of them.
+
+    Args:
+        spec: Whose.
+        device: Where to.
+        repeated: How often the values of all channels follow each other: once for every pixel of a
+            row where the channels lie innermost, or a CPU computes three values at a time.
+    """
     with torch.inference_mode(mode=False):  # they outlive it
         mean, std = (
-            torch.tensor(one, device=device).view(-1, 1, 1) for one in (spec.mean, spec.std)
+            torch.tensor(one, device=device).repeat(repeated) for one in (spec.mean, spec.std)
         )
     return mean, std
 

@@ -13,6 +13,7 @@ import torch
 from evalkit.errors import InputError
 from evalkit.images.audit import Audit, SetAside, Unreadable
 from evalkit.images.decoding import EXACT, Decoder, Waiting
+from evalkit.images.geometry import together
 from evalkit.images.reading import UnreadableError
 from evalkit.wording import counted, some
 
@@ -190,4 +191,4 @@ def _stacked(chunk: list[tuple[int, _Ready]]) -> Batch:
 def _on_one_device(pixels: list[torch.Tensor]) -> torch.Tensor:
     """Stack images; those that only the CPU could decode follow the others to the GPU."""
     device = next((one.device for one in pixels if one.device.type != "cpu"), pixels[0].device)
-    return torch.stack([one.to(device) for one in pixels])
+    return together([one.to(device) for one in pixels])

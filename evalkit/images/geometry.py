@@ -13,6 +13,8 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evalkit.transforms import Size
 
 BRIGHTEST = 255
@@ -49,7 +51,7 @@ def resized(pixels: torch.Tensor, size: Size, interpolation: str) -> torch.Tenso
     wanted = resized_size(pixels.shape[1], pixels.shape[2], size)
     if wanted == tuple(pixels.shape[1:]):
         return pixels
-    batch = pixels.unsqueeze(0)
+    batch = together([pixels])
     if interpolation == "nearest-exact":
         return functional.interpolate(batch, wanted, mode=interpolation).squeeze(0)
     on_cpu = pixels.device.type == "cpu"  # alone computes on whole numbers
@@ -57,6 +59,22 @@ def resized(pixels: torch.Tensor, size: Size, interpolation: str) -> torch.Tenso
         batch if on_cpu else batch.float(), wanted, mode=interpolation, antialias=True
     ).squeeze(0)
     return scaled if on_cpu else scaled.round_().clamp_(0, BRIGHTEST).to(torch.uint8)
+
+
+def together(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack images of one size, shape (C, H, W), the colours side by side: (N, C, H, W).
+
+    What torch.stack and unsqueeze give of images whose colours lie side by side does not pass for
+    "channels last" any more, and is slower to resize and to compute with by a third.
+
+    Example:
+        >>> stacked = together([torch.zeros(3, 4, 5), torch.ones(3, 4, 5)])
+        >>> stacked.shape, stacked.is_contiguous(memory_format=torch.channels_last)
+        (torch.Size([2, 3, 4, 5]), True)
+    """
+    upright = [one.permute(1, 2, 0) for one in images]
+    batch = upright[0].unsqueeze(0) if len(upright) == 1 else torch.stack(upright)
+    return batch.permute(0, 3, 1, 2)
 
 
 def cropped(pixels: torch.Tensor, size: Size) -> torch.Tensor:

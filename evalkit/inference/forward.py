@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from evalkit.errors import InputError
-from evalkit.inference.hardware import free_cached_memory, is_out_of_memory, pays_channels_last
+from evalkit.inference.hardware import free_cached_memory, is_out_of_memory
+from evalkit.inference.layout import Layout, pays_channels_last
 from evalkit.inference.outputs import per_sample, scores_of
 
 Packed = tuple[torch.Tensor, ...]
-IMAGES = 4  # dimensions of a batch of them
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class Forward:
         classes: Names of its outputs, or None.
         prepare: From a batch as it was read to what the model sees, or None.
         with_scores: Whether the scores of all classes are kept.
-        channels_last: Whether model and images have their channels innermost.
+        layout: How model and images lie in memory.
         padded: Whether short batches are filled up to the length of the first one, so that a
             compiled model sees one shape; what fills them is cut off again.
         most: How many samples fit, once more did not.
@@ -38,7 +38,7 @@ class Forward:
     classes: Sequence[str] | None = None
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None
     with_scores: bool = False
-    channels_last: bool = False
+    layout: Layout = field(default_factory=lambda: Layout(channels_last=False))
     padded: bool = False
     most: int | None = None
     _full: int = 0  # samples in the longest batch so far
@@ -56,27 +56,18 @@ class Forward:
         with_scores: bool,
     ) -> Iterator[Forward]:
         """Lay a model out for a device, compiled on request, and as before afterwards."""
-        channels_last = pays_channels_last(model, device)
-        tensors = (*model.parameters(), *model.buffers())
-        before = [(tensor, tensor.stride()) for tensor in tensors if channels_last]
-        if channels_last:
-            model.to(memory_format=torch.channels_last)
+        layout = Layout(model, channels_last=pays_channels_last(model, device))
         try:
             yield cls(
                 model=torch.compile(model, dynamic=False) if compiled else model,
                 classes=classes,
                 prepare=prepare,
                 with_scores=with_scores,
-                channels_last=channels_last,
+                layout=layout,
                 padded=compiled,
             )
         finally:
-            for tensor, stride in before:  # of one channel, both layouts count as contiguous
-                if tensor.stride() != stride:
-                    laid_out = torch.empty_strided(
-                        tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
-                    )
-                    tensor.data = laid_out.copy_(tensor.data)
+            layout.leave()
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> Packed:
         """Return what is kept of a batch, see `evalkit.inference.outputs.per_sample`.
@@ -127,11 +118,13 @@ class Forward:
         except (RuntimeError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 return None  # what it held goes with the error, before another attempt
+            if self.layout.is_at_fault(error):
+                self.layout.leave()
+                return self._attempt(inputs, labels)
             raise InputError(self._complaint(inputs, error)) from error
 
     def _as_seen(self, inputs: torch.Tensor) -> torch.Tensor:
-        if self.channels_last and inputs.ndim == IMAGES:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = self.layout.of(inputs)
         if self.padded:
             length = min(self._full, self.most or self._full)
             missing = length - len(inputs)

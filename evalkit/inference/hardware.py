@@ -91,25 +91,6 @@ def computing(device: torch.device, precision: str) -> Iterator[dict[str, Any]]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def pays_channels_last(model: torch.nn.Module, device: torch.device) -> bool:
-    """Whether a model runs faster with the channels of its images innermost.
-
-    So it is for convolutions on tensor cores and in oneDNN; where linear layers do the work, as in
-    transformers and ConvNeXt, it changes nothing or costs. `benchmarks/inference.py` measures it.
-
-    Example:
-        >>> pays_channels_last(torch.nn.Conv2d(3, 8, 3), torch.device("cpu"))
-        True
-        >>> pays_channels_last(torch.nn.Linear(3, 8), torch.device("cpu"))
-        False
-    """
-    if device.type not in {"cpu", "cuda"}:
-        return False
-    layers = list(model.modules())
-    plain = sum(isinstance(one, torch.nn.Conv2d) and one.groups == 1 for one in layers)
-    return plain > sum(isinstance(one, torch.nn.Linear) for one in layers)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was not enough memory for a computation.
 

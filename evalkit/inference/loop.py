@@ -174,7 +174,7 @@ def run_over(
         for key, inputs, labels in uploaded(batches, where):
             results.add(key, forward(inputs, labels))
         results.finish()
-    return {**flags, "compiled": how.compiled, "channels_last": forward.channels_last}
+    return {**flags, "compiled": how.compiled, "channels_last": forward.layout.channels_last}
 
 
 @contextmanager

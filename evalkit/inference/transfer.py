@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
+from evalkit.inference.layout import IMAGES
 from evalkit.inference.outputs import Rows
 
 Key = TypeVar("Key")
@@ -67,7 +68,10 @@ class _Slot:
         if buffer is None or buffer.dtype != tensor.dtype or buffer.numel() < tensor.numel():
             buffer = torch.empty(tensor.numel(), dtype=tensor.dtype, pin_memory=True)
             self.buffers[position] = buffer
-        return buffer[: tensor.numel()].view(tensor.shape).copy_(tensor)
+        room = buffer[: tensor.numel()]
+        if tensor.ndim == IMAGES and tensor.is_contiguous(memory_format=torch.channels_last):
+            return room.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+        return room.view(tensor.shape).copy_(tensor)
 
 
 class Results(Protocol[Key_contra]):

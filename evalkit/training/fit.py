@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from evalkit.distributed import gathered, is_running, rank
 from evalkit.errors import InputError
-from evalkit.inference.forward import IMAGES
-from evalkit.inference.hardware import HALF, choose_device, pays_channels_last
+from evalkit.inference.hardware import HALF, choose_device
+from evalkit.inference.layout import Layout, pays_channels_last
 from evalkit.inference.outputs import scores_of
 from evalkit.training.faults import (
     LossWatch,
@@ -67,7 +67,7 @@ class _How:
     mix: Mixing | None
     max_norm: float | None
     accumulate: int
-    channels_last: bool
+    layout: Layout
     prepare: Callable[[torch.Tensor], torch.Tensor] | None
     classes: Sequence[str] | None
     checkpoints: Checkpoints | None
@@ -146,10 +146,10 @@ def fit(
     """
     where = choose_device(device)
     model.to(where)
-    innermost = pays_channels_last(model, where) if channels_last is None else channels_last
-    for one in (model, average):
-        if innermost and one is not None:
-            one.to(memory_format=torch.channels_last)
+    layout = Layout(
+        *(one for one in (model, average) if one is not None),
+        channels_last=pays_channels_last(model, where) if channels_last is None else channels_last,
+    )
     state = State(
         model=model,
         optimizer=optimizer,
@@ -168,7 +168,7 @@ def fit(
         mix=mix,
         max_norm=max_norm,
         accumulate=accumulate,
-        channels_last=innermost,
+        layout=layout,
         prepare=prepare,
         classes=classes,
         checkpoints=checkpoints,
@@ -250,7 +250,7 @@ def _step(how: _How, state: State, step: Step, watch: LossWatch, total: torch.Te
     for number, part in enumerate(step.parts, 1):
         size = len(part.labels)
         with memory_explained(state, size), synchronised(how.model, number == step.count):
-            loss = _loss(how, part)
+            loss = _loss(how, state, part)
             is_all = size == step.samples_per_rank
             share = loss if is_all else loss * (size / step.samples_per_rank)
             shared = state.scaler.scale(share)
@@ -269,14 +269,14 @@ def _step(how: _How, state: State, step: Step, watch: LossWatch, total: torch.Te
         state.average.update_parameters(state.model)
 
 
-def _loss(how: _How, part: Part) -> torch.Tensor:
+def _loss(how: _How, state: State, part: Part) -> torch.Tensor:
     """The mean loss of a batch."""
-    inputs = part.inputs.to(how.device, non_blocking=True)
+    inputs = how.layout.of(part.inputs.to(how.device, non_blocking=True))
     labels = part.labels.to(how.device, non_blocking=True)
-    if how.channels_last and inputs.ndim == IMAGES:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
     if how.prepare is not None:
         inputs = how.prepare(inputs)
+    how.layout.try_once(state.model, inputs)
+    inputs = how.layout.of(inputs)
     if how.mix is not None:
         inputs, labels = how.mix(inputs, labels)
     with torch.autocast(

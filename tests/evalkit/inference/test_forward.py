@@ -5,7 +5,8 @@ from torch import nn
 
 from evalkit.errors import InputError
 from evalkit.inference.forward import Forward, find_batch_size
-from evalkit.inference.hardware import is_out_of_memory, pays_channels_last
+from evalkit.inference.hardware import is_out_of_memory
+from evalkit.inference.layout import pays_channels_last
 from evalkit.inference.loop import Computation, predict, run_over
 from evalkit.inference.normalizer import Normalizer
 from evalkit.inference.outputs import Rows
@@ -139,9 +140,42 @@ def test_convolutions_get_channels_last_and_the_model_is_given_back_as_it_was():
 
     assert model.seen == [True]
     assert model.convolution.weight.is_contiguous()
-    assert not pays_channels_last(
-        nn.Sequential(nn.Conv2d(3, 8, 4), nn.Linear(2, 2)), torch.device("cpu")
+    assert not pays_channels_last(nn.Conv2d(4, 8, 4, groups=4), torch.device("cpu"))
+
+
+class Viewing(nn.Module):
+    """Calls view on what its convolutions give, as tutorials do."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+        self.linear = nn.Linear(4 * 16, 3)
+
+    def forward(self, images):
+        found = self.convolutions(images)
+        return self.linear(found.view(len(images), -1))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_that_calls_view_is_computed_as_it_lies(compiled):
+    torch.manual_seed(0)
+    model = Viewing().eval()
+    images = torch.rand(10, 3, 8, 8)
+    with torch.inference_mode():
+        expected = model(images).argmax(1)
+
+    parts = []
+    flags = run_over(
+        model,
+        [(None, part, torch.zeros(len(part), dtype=torch.int64)) for part in images.split(4)],
+        lambda _key, rows: parts.append(rows),
+        how=Computation(device="cpu", compiled=compiled),
     )
+
+    assert Rows.joined(parts).top[:, 0].tolist() == expected.tolist()
+    assert flags["channels_last"] is False
+    assert all(one.is_contiguous() for one in model.parameters())
+    model.train()(images).sum().backward()  # it is not spoilt for training
 
 
 def test_all_precisions_agree_on_clear_cases():

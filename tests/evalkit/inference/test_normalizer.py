@@ -18,6 +18,7 @@ def test_batches_of_any_size_and_layout_are_normalised_in_the_same_memory():
             found = normalizer(pixels)
 
             assert torch.equal(found, spec.normalize(pixels))
+            assert torch.equal(found, spec.normalize(pixels.contiguous()))
         again = normalizer(pixels)
         places.append(again.data_ptr() == found.data_ptr())
 
