@@ -137,7 +137,7 @@ DESIGNS: dict[str, tuple[Callable[..., Hits], tuple[str, ...]]] = {
 }
 
 
-def run(
+def simulate(
     *,
     draws: int = 2_000,
     settings: tuple[str, ...] | None = None,
@@ -273,7 +273,7 @@ if __name__ == "__main__":
     parser.add_argument("--write", action="store_true", help="put the table into the page")
     options = parser.parse_args()
     chosen = (options.design,) if options.design else tuple(DESIGNS)
-    measured = run(draws=options.draws, designs=chosen)
+    measured = simulate(draws=options.draws, designs=chosen)
     print(as_markdown(measured))
     if options.write:
         PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8"), measured), encoding="utf-8")

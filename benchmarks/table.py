@@ -12,7 +12,7 @@ COLUMNS = ("comparison", "ours_s", "peer_s", "ratio", "spread", "target")
 
 def as_text(rows: Sequence[dict[str, Any]], *, form: str = "simple") -> str:
     """One line per comparison; a figure that does not apply is empty."""
-    shown = [[_cell(row.get(column)) for column in COLUMNS] for row in rows]
+    shown = [[row["comparison"], *(_cell(row.get(name)) for name in COLUMNS[1:])] for row in rows]
     return tabulate(shown, headers=COLUMNS, tablefmt=form, disable_numparse=True)
 
 

@@ -325,10 +325,14 @@ def _record(how: _How, state: State, scores: ValidationScores, validating_s: flo
 
 def _agreed(stop: StopRequest, step: int) -> bool:
     """Whether all ranks stop here: each of them may have been asked at another moment."""
-    if is_running() and step % STEPS_BETWEEN_QUESTIONS == 0:
-        stop.signal = max(gathered(stop.signal))
+    if not is_running():
         return stop.is_made
-    return stop.is_made and not is_running()
+    if step % STEPS_BETWEEN_QUESTIONS:
+        return False
+    asked = max(gathered(stop.signal))
+    if asked:  # or else a signal that came meanwhile would be forgotten
+        stop.signal = asked
+    return bool(asked)
 
 
 def _bar(how: _How, position: Position) -> tqdm[NoReturn]:

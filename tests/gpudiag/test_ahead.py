@@ -128,6 +128,27 @@ def test_ended_children_that_nobody_is_told_of_change_nothing(devices):
     assert is_answered(devices(behind=["env", "--ignore-signal=SIGCHLD"]))
 
 
+ASKED_AT_THE_END = """
+import atexit, sys
+atexit.register(lambda: print("typing_extensions" in sys.modules, file=sys.stderr))
+"""
+
+
+def test_what_torch_has_brought_is_not_imported(devices):
+    pytest.importorskip("typing_extensions")
+
+    done = devices(first=ASKED_AT_THE_END)
+
+    assert (len(done.stdout.splitlines()), done.stderr) == (1 + 8, "False\n")
+
+
+@pytest.mark.parametrize("first", ["import typing_extensions", "import msgspec"])
+def test_what_is_imported_already_stays(devices, first):
+    done = devices(first=f"{first}\n{ASKED_AT_THE_END}")
+
+    assert (len(done.stdout.splitlines()), done.stderr) == (1 + 8, "True\n")
+
+
 FORKED = """
 import os, signal, sys, time
 from gpudiag.host import Host

@@ -68,6 +68,34 @@ def test_bad_input_is_said_once_by_all_processes(data, tmp_path):
     assert said == ["evalkit: --warm-up must be from 0 to below epochs, 10, got 20.0"]
 
 
+SIGNALLED_WHILE_THEY_ASK = """
+import signal, sys
+from evalkit import cli, distributed
+import evalkit.training.fit
+
+def late(value):
+    found = distributed.gathered(value)
+    if value == 0 and not sent:  # nobody was asked to stop, as they find
+        sent.append(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    return found
+
+sent = []
+sys.modules["evalkit.training.fit"].gathered = late
+cli.main()
+"""
+
+
+def test_a_signal_that_comes_while_they_ask_each_other_is_not_forgotten(data, tmp_path):
+    (tmp_path / "late.py").write_text(SIGNALLED_WHILE_THEY_ASK)
+
+    start = (*TOGETHER, "2", tmp_path / "late.py")
+    done = train(start, data, tmp_path / "run", "--epochs", "50")
+
+    assert f"evalkit: stopped by SIGTERM, saved in {tmp_path / 'run'}; go on with" in done.stderr
+    assert not (tmp_path / "run/report.html").exists()
+
+
 SLOW_OF_SPEECH = """
 import time
 from evalkit import cli
