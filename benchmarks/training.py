@@ -254,6 +254,7 @@ def _fit(
         optimizer=optimizer,
         epochs=rounds + 1,
         device=device,
+        channels_last=True,  # as `evalkit train` does for models of torchvision and timm
         **options,
     )
 

@@ -129,7 +129,7 @@ class TransformSpec:
             into: Memory of the same shape, float32, that takes the result; None takes new one.
         """
         values = pixels.float() if into is None else into.copy_(pixels)
-        if values.is_contiguous(memory_format=torch.channels_last):
+        if values.numel() and values.is_contiguous(memory_format=torch.channels_last):
             rows = values.permute(0, 2, 3, 1).view(-1, values.shape[3] * values.shape[1])
             mean, std = _statistics(self, pixels.device, repeated=values.shape[3])
         else:

@@ -235,7 +235,9 @@ class Host:
 
     def which(self, program: str) -> str | None:
         """Where a program lies on PATH."""
-        for folder in self.environment.get("PATH", os.defpath).split(os.pathsep):
+        on_path = self.environment.get("PATH", os.defpath)
+        folders = on_path.split(os.pathsep) if on_path else []
+        for folder in [""] if os.sep in program else folders:
             path = os.path.join(folder, program)  # noqa: PTH118 - as _below
             if os.path.isfile(path) and os.access(path, os.X_OK):  # noqa: PTH113
                 return path

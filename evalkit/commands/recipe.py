@@ -133,7 +133,7 @@ _RECIPE = (
     click.option(
         "--channels-last/--no-channels-last",
         default=None,
-        help="Keep the channels of images innermost in memory. [default: where that is faster]",
+        help="Keep channels innermost in memory. [default: for models of torchvision and timm]",
     ),
     click.option("--compile", is_flag=True, help="Use torch.compile."),
     click.option(

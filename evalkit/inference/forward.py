@@ -29,6 +29,8 @@ class Forward:
         prepare: From a batch as it was read to what the model sees, or None.
         with_scores: Whether the scores of all classes are kept.
         layout: How model and images lie in memory.
+        raw: The model as it was before it was compiled, until the first batch has told in which
+            layout it is computed; None where that is known.
         padded: Whether short batches are filled up to the length of the first one, so that a
             compiled model sees one shape; what fills them is cut off again.
         most: How many samples fit, once more did not.
@@ -38,7 +40,8 @@ class Forward:
     classes: Sequence[str] | None = None
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None
     with_scores: bool = False
-    layout: Layout = field(default_factory=lambda: Layout(channels_last=False))
+    layout: Layout = field(default_factory=Layout)
+    raw: nn.Module | None = None
     padded: bool = False
     most: int | None = None
     _full: int = 0  # samples in the longest batch so far
@@ -56,7 +59,8 @@ class Forward:
         with_scores: bool,
     ) -> Iterator[Forward]:
         """Lay a model out for a device, compiled on request, and as before afterwards."""
-        layout = Layout(model, channels_last=pays_channels_last(model, device))
+        layout = Layout(model)
+        pays = pays_channels_last(model, device)
         try:
             yield cls(
                 model=torch.compile(model, dynamic=False) if compiled else model,
@@ -64,6 +68,7 @@ class Forward:
                 prepare=prepare,
                 with_scores=with_scores,
                 layout=layout,
+                raw=model if pays else None,
                 padded=compiled,
             )
         finally:
@@ -78,6 +83,7 @@ class Forward:
         Raises:
             InputError: Not even one sample fits, or the model fails otherwise.
         """
+        self._choose_layout(inputs)
         self._full = max(self._full, len(inputs))
         waiting = deque([(inputs, labels)])
         parts: list[Packed] = []
@@ -94,6 +100,17 @@ class Forward:
             else:
                 parts.append(packed)
         return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def _choose_layout(self, inputs: torch.Tensor) -> None:
+        raw, self.raw = self.raw, None
+        if raw is None:
+            return
+
+        def compute(images: torch.Tensor) -> torch.Tensor:
+            seen = images if self.prepare is None else self.prepare(images)
+            return scores_of(raw(seen), rows=len(seen), classes=self.classes).clone()
+
+        self.layout.turn_if_same(inputs, compute)
 
     def _make_smaller(self, inputs: torch.Tensor) -> None:
         if len(inputs) == 1:
@@ -118,9 +135,6 @@ class Forward:
         except (RuntimeError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 return None  # what it held goes with the error, before another attempt
-            if self.layout.is_at_fault(error):
-                self.layout.leave()
-                return self._attempt(inputs, labels)
             raise InputError(self._complaint(inputs, error)) from error
 
     def _as_seen(self, inputs: torch.Tensor) -> torch.Tensor:

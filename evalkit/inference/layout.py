@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 IMAGES = 4  # dimensions of a batch of them
-# What torch, and its compiler, say where a model calls "view" on what its convolutions give.
-CALLS_VIEW = re.compile("view size is not compatible|Cannot view a tensor with shape")
+TRIED = 2  # samples: of one, some models make a shape that they cannot make of several
+SAME = 0.02  # of the largest score: what automatic casting to 16 bits may make of two layouts
 
 
 def pays_channels_last(model: nn.Module, device: torch.device) -> bool:
@@ -32,18 +31,18 @@ def pays_channels_last(model: nn.Module, device: torch.device) -> bool:
 
 
 class Layout:
-    """Lays models out in memory, in place, and images as they take them.
+    """How models, in place, and their images lie in memory.
 
     Args:
         models: One, or one with its moving average.
-        channels_last: Whether the channels shall lie innermost.
 
     Attributes:
-        channels_last: Whether they do.
+        channels_last: Whether the channels lie innermost.
 
     Example:
         >>> model = torch.nn.Conv2d(3, 8, 3)
-        >>> layout = Layout(model, channels_last=True)
+        >>> layout = Layout(model)
+        >>> layout.turn()
         >>> images = layout.of(torch.rand(2, 3, 5, 5))
         >>> images.is_contiguous(memory_format=torch.channels_last)
         True
@@ -52,13 +51,39 @@ class Layout:
         (True, True)
     """
 
-    def __init__(self, *models: nn.Module, channels_last: bool) -> None:
-        self.channels_last = channels_last
-        self._is_tried = False
-        tensors = [tensor for model in models for tensor in (*model.parameters(), *model.buffers())]
-        self._before = [(tensor, tensor.stride()) for tensor in tensors if channels_last]
-        for model in models if channels_last else ():
+    def __init__(self, *models: nn.Module) -> None:
+        self.channels_last = False
+        self._models = models
+        self._before: list[tuple[nn.Module, str, tuple[int, ...]]] = []
+
+    def turn(self) -> None:
+        """Lay the models out with the channels innermost.
+
+        Raises:
+            RuntimeError: They have weights that cannot lie so.
+        """
+        self._before = [
+            (module, name, tensor.stride())
+            for model in self._models
+            for module in model.modules()
+            for name, tensor in _tensors(module).items()
+        ]
+        self.channels_last = True
+        for model in self._models:
             model.to(memory_format=torch.channels_last)
+
+    def leave(self) -> None:
+        """Lay the models out as they were before."""
+        self.channels_last = False
+        with torch.inference_mode(mode=False), torch.no_grad():  # the model may learn afterwards
+            for module, name, stride in self._before:
+                tensor = _tensors(module)[name]
+                if tensor.stride() != stride:  # of one channel, both count as contiguous
+                    laid_out = torch.empty_strided(
+                        tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
+                    )
+                    tensor.data = laid_out.copy_(tensor.data)
+        self._before = []
 
     def of(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return inputs as the model takes them; what is no batch of images stays as it is."""
@@ -67,48 +92,41 @@ class Layout:
         innermost, usual = torch.channels_last, torch.contiguous_format
         return inputs.contiguous(memory_format=innermost if self.channels_last else usual)
 
-    def leave(self) -> None:
-        """Lay the models out as they were before."""
-        self.channels_last = False
-        with torch.inference_mode(mode=False), torch.no_grad():  # the model may learn afterwards
-            for tensor, stride in self._before:  # of one channel, both layouts count as contiguous
-                if tensor.stride() != stride:
-                    laid_out = torch.empty_strided(
-                        tensor.shape, stride, dtype=tensor.dtype, device=tensor.device
-                    )
-                    tensor.data = laid_out.copy_(tensor.data)
+    def turn_if_same(
+        self, inputs: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        """Turn the models if they give the same scores then: not all take it.
 
-    def is_at_fault(self, error: BaseException) -> bool:
-        """Whether the model fails because it does not take this layout."""
-        return self.channels_last and bool(CALLS_VIEW.search(str(error)))
+        Those that call ``view`` on what their convolutions give fail, as tutorials write them;
+        those that reckon with strides give something else.
 
-    def try_once(self, model: nn.Module, inputs: torch.Tensor) -> None:
-        """Find out with one sample whether a model takes the layout that it has; leave it if not.
-
-        The model computes as in evaluation, so that it does not learn from the attempt. An error
-        of another kind is left to whoever runs it next.
+        Args:
+            inputs: A batch, of which two samples are tried.
+            compute: From inputs to scores.
         """
-        if self._is_tried or not self.channels_last or inputs.ndim != IMAGES:
+        if inputs.ndim != IMAGES:
             return
-        self._is_tried = True
+        tried = inputs[:TRIED]
         try:
-            with _evaluating(model), torch.no_grad():
-                model.forward(inputs[:1])  # not as it was compiled: that would be for one sample
-        except (RuntimeError, TypeError, ValueError) as error:
-            if self.is_at_fault(error):
-                self.leave()
+            expected = compute(self.of(tried))
+            with torch.inference_mode(mode=False):
+                self.turn()
+            is_same = _is_same(compute(self.of(tried)), expected)
+        except Exception:  # noqa: BLE001 - whatever it is, as it lay before it is the model's own
+            is_same = False
+        if not is_same:
+            self.leave()
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Have every module compute as in evaluation, with the same random numbers afterwards."""
-    training = [module for module in model.modules() if module.training]
-    devices = {one.device for one in model.parameters() if one.device.type == "cuda"}
-    with torch.random.fork_rng(devices):
-        for module in training:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of a module itself, but for those that have no shape yet."""
+    own = {
+        **dict(module.named_parameters(recurse=False)),
+        **dict(module.named_buffers(recurse=False)),
+    }
+    return {name: tensor for name, tensor in own.items() if not is_lazy(tensor)}
+
+
+def _is_same(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    largest = expected.nan_to_num().abs().max().item()
+    return torch.allclose(found, expected, rtol=0, atol=SAME * largest, equal_nan=True)

@@ -174,7 +174,8 @@ def run_over(
         for key, inputs, labels in uploaded(batches, where):
             results.add(key, forward(inputs, labels))
         results.finish()
-    return {**flags, "compiled": how.compiled, "channels_last": forward.layout.channels_last}
+        innermost = forward.layout.channels_last  # before it is left
+    return {**flags, "compiled": how.compiled, "channels_last": innermost}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from evalkit.distributed import gathered, is_running, rank
 from evalkit.errors import InputError
 from evalkit.inference.hardware import HALF, choose_device
-from evalkit.inference.layout import Layout, pays_channels_last
+from evalkit.inference.layout import Layout
 from evalkit.inference.outputs import scores_of
 from evalkit.training.faults import (
     LossWatch,
@@ -92,7 +92,7 @@ def fit(
     average: AveragedModel | None = None,
     early_stopping: EarlyStopping | None = None,
     best_by: str = "validation_accuracy",
-    channels_last: bool | None = None,
+    channels_last: bool = False,
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
     classes: Sequence[str] | None = None,
     checkpoints: Checkpoints | None = None,
@@ -124,8 +124,8 @@ def fit(
             what is validated.
         early_stopping: Ends training when the score of *best_by* does not get better any more.
         best_by: Field of `EpochRecord` by which an epoch is the best; the first of equals.
-        channels_last: Whether the model, in place, and its images have their channels innermost.
-            None has them where convolutions compute faster so, see `pays_channels_last`.
+        channels_last: Whether the model, in place, and its images get their channels innermost:
+            faster with most convolutions, and not for models that call ``view`` on what those give.
         prepare: Applied to inputs on the device, such as ``TransformSpec.normalize``.
         classes: Names of the outputs; the model must give as many scores.
         checkpoints: Where to keep the state of training.
@@ -146,10 +146,9 @@ def fit(
     """
     where = choose_device(device)
     model.to(where)
-    layout = Layout(
-        *(one for one in (model, average) if one is not None),
-        channels_last=pays_channels_last(model, where) if channels_last is None else channels_last,
-    )
+    layout = Layout(*(one for one in (model, average) if one is not None))
+    if channels_last:
+        layout.turn()
     state = State(
         model=model,
         optimizer=optimizer,
@@ -250,7 +249,7 @@ def _step(how: _How, state: State, step: Step, watch: LossWatch, total: torch.Te
     for number, part in enumerate(step.parts, 1):
         size = len(part.labels)
         with memory_explained(state, size), synchronised(how.model, number == step.count):
-            loss = _loss(how, state, part)
+            loss = _loss(how, part)
             is_all = size == step.samples_per_rank
             share = loss if is_all else loss * (size / step.samples_per_rank)
             shared = state.scaler.scale(share)
@@ -269,14 +268,14 @@ def _step(how: _How, state: State, step: Step, watch: LossWatch, total: torch.Te
         state.average.update_parameters(state.model)
 
 
-def _loss(how: _How, state: State, part: Part) -> torch.Tensor:
+def _loss(how: _How, part: Part) -> torch.Tensor:
     """The mean loss of a batch."""
-    inputs = how.layout.of(part.inputs.to(how.device, non_blocking=True))
+    inputs = part.inputs.to(how.device, non_blocking=True)
+    if how.layout.channels_last:
+        inputs = how.layout.of(inputs)
     labels = part.labels.to(how.device, non_blocking=True)
     if how.prepare is not None:
         inputs = how.prepare(inputs)
-    how.layout.try_once(state.model, inputs)
-    inputs = how.layout.of(inputs)
     if how.mix is not None:
         inputs, labels = how.mix(inputs, labels)
     with torch.autocast(

@@ -14,6 +14,7 @@ from evalkit.data import Source
 from evalkit.distributed import rank, ranks
 from evalkit.errors import InputError
 from evalkit.inference.hardware import choose_device, environment
+from evalkit.inference.layout import pays_channels_last
 from evalkit.run import evaluate
 from evalkit.training.averaging import averaged_model
 from evalkit.training.checkpoints import BEST, Checkpoints
@@ -130,7 +131,7 @@ class Job:
                 None if recipe.patience is None else EarlyStopping(patience=recipe.patience)
             ),
             best_by=f"validation_{recipe.best_by}",
-            channels_last=recipe.channels_last,
+            channels_last=self._channels_last(),
             prepare=self.evaluation_transform.normalize,
             classes=classes,
             checkpoints=self.checkpoints,
@@ -174,6 +175,15 @@ class Job:
             rank=rank(),
             ranks=ranks(),
         )
+
+    def _channels_last(self) -> bool:
+        """As the recipe says, or where it pays; models of one's own may not take it."""
+        chosen = self.recipe.channels_last
+        if chosen is None:
+            spec = self.begun.spec
+            known = spec is not None and models.is_library_spec(spec)
+            return known and pays_channels_last(self.begun.model, self.device)
+        return chosen
 
     def _log(self, records: list[EpochRecord]) -> None:
         if rank() == 0:

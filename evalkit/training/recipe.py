@@ -42,7 +42,7 @@ class Recipe:
         image_size: Side in pixels of what the model sees; None leaves it to the model.
         random_area: Smallest share of an image that a random crop covers; None crops nothing.
         flip: Probability of swapping left and right.
-        channels_last: See `fit`; None does it where it pays.
+        channels_last: See `fit`; None does it for convolutions of torchvision's and timm's models.
         compile: See torch.compile.
         sync_batch_norm: Take the statistics of batch norm over all GPUs.
         seed: Of everything random.

@@ -200,3 +200,24 @@ def test_capacity_is_total_and_used_bytes():
     total, used = Host().capacity_bytes("/")
 
     assert 0 < used <= total
+
+
+def test_where_a_program_lies(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin/tool"
+    tool.write_text("")
+    (tmp_path / "bin/text").write_text("")
+    tool.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+
+    def which(program, path):
+        return Host(environment={"PATH": path}).which(program)
+
+    assert which("tool", f"/nowhere:{tmp_path}/bin") == str(tool)
+    assert which(str(tool), "") == str(tool)
+    assert which("bin/tool", "/nowhere") == "bin/tool"
+    assert [which(name, f"{tmp_path}:{tmp_path}/bin") for name in ("text", "bin", "no")] == [
+        None
+    ] * 3
+    monkeypatch.chdir(tmp_path / "bin")
+    assert which("tool", "") is None  # not even from the folder that we are in

@@ -138,13 +138,13 @@ def test_convolutions_get_channels_last_and_the_model_is_given_back_as_it_was():
         prepare=lambda pixels: pixels.float() / 255,
     )  # fmt: skip
 
-    assert model.seen == [True]
+    assert model.seen == [False, True, True]  # two samples tried both ways, and then all
     assert model.convolution.weight.is_contiguous()
     assert not pays_channels_last(nn.Conv2d(4, 8, 4, groups=4), torch.device("cpu"))
 
 
-class Viewing(nn.Module):
-    """Calls view on what its convolutions give, as tutorials do."""
+class Awkward(nn.Module):
+    """Computes with the layout that its convolutions leave, as some models do."""
 
     def __init__(self):
         super().__init__()
@@ -152,30 +152,90 @@ class Viewing(nn.Module):
         self.linear = nn.Linear(4 * 16, 3)
 
     def forward(self, images):
-        found = self.convolutions(images)
-        return self.linear(found.view(len(images), -1))
+        return self.linear(self.flat(self.convolutions(images)))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_model_that_calls_view_is_computed_as_it_lies(compiled):
+class Viewing(Awkward):
+    """As tutorials write it."""
+
+    def flat(self, found):
+        return found.view(len(found), -1)
+
+
+class Striding(Awkward):
+    """Gives other numbers, without an error."""
+
+    def flat(self, found):
+        return found.as_strided((len(found), 64), (64, 1))
+
+
+class Insisting(Awkward):
+    """Fails in its own words."""
+
+    def flat(self, found):
+        assert found.is_contiguous()
+        return found.flatten(1)
+
+
+class Merging(Awkward):
+    """Fails for more samples than one."""
+
+    def flat(self, found):
+        return found.view(len(found) * 2, 2, 4, 4).reshape(len(found), -1)
+
+
+class Buffered(Awkward):
+    """Has a buffer of the shape of images, and takes it apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("filter", torch.rand(4, 4, 5, 5))
+
+    def flat(self, found):
+        return found.flatten(1) + self.filter.view(4, -1).sum()
+
+
+class Deep(Awkward):
+    """Has weights that cannot lie so."""
+
+    def __init__(self):
+        super().__init__()
+        self.third = nn.Conv3d(4, 4, 1)
+
+    def flat(self, found):
+        return self.third(found.unsqueeze(2)).flatten(1)
+
+
+@pytest.mark.parametrize("kind", [Viewing, Striding, Insisting, Merging, Buffered, Deep])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_model_that_does_not_take_another_layout_is_computed_as_it_lies(kind, compiled):
     torch.manual_seed(0)
-    model = Viewing().eval()
+    model = kind().eval()
+    strides = [one.stride() for one in (*model.parameters(), *model.buffers())]
     images = torch.rand(10, 3, 8, 8)
     with torch.inference_mode():
-        expected = model(images).argmax(1)
+        expected = model(images)
 
     parts = []
     flags = run_over(
         model,
         [(None, part, torch.zeros(len(part), dtype=torch.int64)) for part in images.split(4)],
         lambda _key, rows: parts.append(rows),
-        how=Computation(device="cpu", compiled=compiled),
+        how=Computation(device="cpu", compiled=compiled, scores=True),
     )
 
-    assert Rows.joined(parts).top[:, 0].tolist() == expected.tolist()
+    scores = torch.from_numpy(Rows.joined(parts).as_logits)[:, :3].float()
+    torch.testing.assert_close(scores.log_softmax(1), expected.log_softmax(1))
     assert flags["channels_last"] is False
-    assert all(one.is_contiguous() for one in model.parameters())
+    assert [one.stride() for one in (*model.parameters(), *model.buffers())] == strides
     model.train()(images).sum().backward()  # it is not spoilt for training
+
+
+def test_the_layout_that_was_computed_in_is_told():
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(3)).eval()
+    batch = torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
+
+    assert predict(model, [batch], device="cpu").precision_flags["channels_last"] is True
 
 
 def test_all_precisions_agree_on_clear_cases():
