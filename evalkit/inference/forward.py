@@ -101,6 +101,11 @@ class Forward:
                 parts.append(packed)
         return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
 
+    @property
+    def is_channels_last(self) -> bool:
+        """Whether the channels lie innermost, or, where no batch has told yet, are meant to."""
+        return self.raw is not None or self.layout.channels_last
+
     def _choose_layout(self, inputs: torch.Tensor) -> None:
         raw, self.raw = self.raw, None
         if raw is None:

@@ -174,7 +174,7 @@ def run_over(
         for key, inputs, labels in uploaded(batches, where):
             results.add(key, forward(inputs, labels))
         results.finish()
-        innermost = forward.layout.channels_last  # before it is left
+        innermost = forward.is_channels_last  # before the layout is left
     return {**flags, "compiled": how.compiled, "channels_last": innermost}
 
 
