@@ -57,12 +57,13 @@ def bare(
     *,
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
     autocast: torch.dtype | None = None,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> None:
     """One epoch as everybody writes it, with nothing added."""
     model.train()
     device = next(model.parameters()).device
     for images, labels in batches:
-        inputs, targets = images.to(device), labels.to(device)
+        inputs, targets = images.to(device).contiguous(memory_format=layout), labels.to(device)
         if prepare is not None:
             inputs = prepare(inputs)
         optimizer.zero_grad(set_to_none=True)
@@ -99,12 +100,12 @@ def in_memory(rounds: int) -> dict[str, Any]:
         torch.randn(samples, 1, 8, 8, generator=generator), torch.arange(samples) % 10
     )
     loaders = [DataLoader(data, BATCH, shuffle=True) for _ in range(2)]
-    ours, theirs = _twins(digits_net())
+    ours, theirs = _twins(digits_net().to(memory_format=torch.channels_last))
     records = _fit(*ours, loaders[0], rounds, data[:2])
     return _compare(
         f"fit / bare loop: digits net, batches of {BATCH} in memory",
         lambda: _next(records),
-        lambda: bare(theirs[0], loaders[1], theirs[1]),
+        lambda: bare(theirs[0], loaders[1], theirs[1], layout=torch.channels_last),
         images=samples,
         rounds=rounds,
         target="at least 0.97",
@@ -115,14 +116,19 @@ def from_files(folder: Path, rounds: int) -> dict[str, Any]:
     """resnet18 on JPEG files, by the same loader."""
     loaders = [_batches(folder) for _ in range(2)]
     transform = train(crop=SIDE)
-    ours, theirs = _twins(torchvision.models.resnet18(num_classes=CLASSES))
+    model = torchvision.models.resnet18(num_classes=CLASSES)
+    ours, theirs = _twins(model.to(memory_format=torch.channels_last))
     records = _fit(*ours, loaders[0], rounds, _two_images(), prepare=transform.normalize)
     epochs = iter(range(1, rounds + 2))
 
     def peer() -> None:
         steps = loaders[1].steps(next(epochs))
         batches = ((part.inputs, part.labels) for step in steps for part in step.parts)
-        bare(theirs[0], batches, theirs[1], prepare=transform.normalize)
+        bare(
+            *(theirs[0], batches, theirs[1]),
+            prepare=transform.normalize,
+            layout=torch.channels_last,
+        )
 
     return _compare(
         f"fit / bare loop: resnet18, {SIDE} px, JPEG files, {WORKERS} workers",
