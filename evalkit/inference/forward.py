@@ -13,7 +13,7 @@ from torch import nn
 
 from evalkit.errors import InputError
 from evalkit.inference.hardware import free_cached_memory, is_out_of_memory
-from evalkit.inference.layout import Layout, pays_channels_last
+from evalkit.inference.layout import Layout, takes_channels_last
 from evalkit.inference.outputs import per_sample, scores_of
 
 Packed = tuple[torch.Tensor, ...]
@@ -29,8 +29,6 @@ class Forward:
         prepare: From a batch as it was read to what the model sees, or None.
         with_scores: Whether the scores of all classes are kept.
         layout: How model and images lie in memory.
-        raw: The model as it was before it was compiled, until the first batch has told in which
-            layout it is computed; None where that is known.
         padded: Whether short batches are filled up to the length of the first one, so that a
             compiled model sees one shape; what fills them is cut off again.
         most: How many samples fit, once more did not.
@@ -41,7 +39,6 @@ class Forward:
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None
     with_scores: bool = False
     layout: Layout = field(default_factory=Layout)
-    raw: nn.Module | None = None
     padded: bool = False
     most: int | None = None
     _full: int = 0  # samples in the longest batch so far
@@ -50,17 +47,18 @@ class Forward:
     @contextmanager
     def on(
         cls,
-        device: torch.device,
         model: nn.Module,
         *,
         classes: Sequence[str] | None,
         prepare: Callable[[torch.Tensor], torch.Tensor] | None,
+        channels_last: bool,
         compiled: bool,
         with_scores: bool,
     ) -> Iterator[Forward]:
-        """Lay a model out for a device, compiled on request, and as before afterwards."""
+        """Lay a model out, compiled on request, and as it lay before afterwards."""
         layout = Layout(model)
-        pays = pays_channels_last(model, device)
+        if channels_last:
+            layout.turn()
         try:
             yield cls(
                 model=torch.compile(model, dynamic=False) if compiled else model,
@@ -68,7 +66,6 @@ class Forward:
                 prepare=prepare,
                 with_scores=with_scores,
                 layout=layout,
-                raw=model if pays else None,
                 padded=compiled,
             )
         finally:
@@ -83,7 +80,6 @@ class Forward:
         Raises:
             InputError: Not even one sample fits, or the model fails otherwise.
         """
-        self._choose_layout(inputs)
         self._full = max(self._full, len(inputs))
         waiting = deque([(inputs, labels)])
         parts: list[Packed] = []
@@ -100,22 +96,6 @@ class Forward:
             else:
                 parts.append(packed)
         return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
-
-    @property
-    def is_channels_last(self) -> bool:
-        """Whether the channels lie innermost, or, where no batch has told yet, are meant to."""
-        return self.raw is not None or self.layout.channels_last
-
-    def _choose_layout(self, inputs: torch.Tensor) -> None:
-        raw, self.raw = self.raw, None
-        if raw is None:
-            return
-
-        def compute(images: torch.Tensor) -> torch.Tensor:
-            seen = images if self.prepare is None else self.prepare(images)
-            return scores_of(raw(seen), rows=len(seen), classes=self.classes).clone()
-
-        self.layout.turn_if_same(inputs, compute)
 
     def _make_smaller(self, inputs: torch.Tensor) -> None:
         if len(inputs) == 1:
@@ -167,6 +147,29 @@ class Forward:
 
 def _is_of_the_compiler(error: Exception) -> bool:
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def chooses_channels_last(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    *,
+    classes: Sequence[str] | None = None,
+    prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> bool:
+    """Whether a model shall run with its channels innermost, by two samples of a batch.
+
+    Args:
+        model: In evaluation mode, on the device of the batch; not compiled.
+        inputs: A batch as it was read.
+        classes: See `Forward`.
+        prepare: See `Forward`.
+    """
+
+    def compute(images: torch.Tensor) -> torch.Tensor:
+        seen = images if prepare is None else prepare(images)
+        return scores_of(model(seen), rows=len(seen), classes=classes)
+
+    return takes_channels_last(model, inputs, compute)
 
 
 def find_batch_size(

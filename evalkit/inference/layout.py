@@ -92,30 +92,33 @@ class Layout:
         innermost, usual = torch.channels_last, torch.contiguous_format
         return inputs.contiguous(memory_format=innermost if self.channels_last else usual)
 
-    def turn_if_same(
-        self, inputs: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]
-    ) -> None:
-        """Turn the models if they give the same scores then: not all take it.
 
-        Those that call ``view`` on what their convolutions give fail, as tutorials write them;
-        those that reckon with strides give something else.
+def takes_channels_last(
+    model: nn.Module, images: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]
+) -> bool:
+    """Whether a model runs faster with its channels innermost, and gives the same scores then.
 
-        Args:
-            inputs: A batch, of which two samples are tried.
-            compute: From inputs to scores.
-        """
-        if inputs.ndim != IMAGES:
-            return
-        tried = inputs[:TRIED]
-        try:
-            expected = compute(self.of(tried))
-            with torch.inference_mode(mode=False):
-                self.turn()
-            is_same = _is_same(compute(self.of(tried)), expected)
-        except Exception:  # noqa: BLE001 - whatever it is, as it lay before it is the model's own
-            is_same = False
-        if not is_same:
-            self.leave()
+    Not all do: those that call ``view`` on what their convolutions give fail, as tutorials write
+    them, and those that reckon with strides give something else.
+
+    Args:
+        model: On the device of the images, in evaluation mode; it is left as it lay.
+        images: A batch, of which two are tried.
+        compute: From inputs to scores, by this model.
+    """
+    if images.ndim != IMAGES or not pays_channels_last(model, images.device):
+        return False
+    layout, tried = Layout(model), images[:TRIED]
+    try:
+        with torch.inference_mode():
+            expected = compute(layout.of(tried)).clone()
+        layout.turn()
+        with torch.inference_mode():
+            return _is_same(compute(layout.of(tried)), expected)
+    except Exception:  # noqa: BLE001 - whatever it is, as it lay before it is the model's own
+        return False
+    finally:
+        layout.leave()
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from evalkit.errors import InputError
-from evalkit.inference.forward import Forward
+from evalkit.inference.forward import Forward, chooses_channels_last
 from evalkit.inference.hardware import choose_device, computing
 from evalkit.inference.outputs import Floats, Integers, Rows
 from evalkit.inference.transfer import downloads, uploaded
@@ -59,11 +60,14 @@ class Computation:
         device: "auto", "cpu", "cuda", "cuda:1", "mps" or "xpu".
         precision: "fp32", "tf32", "bf16" or "fp16", see `evalkit.inference.hardware.computing`.
         compiled: Whether `torch.compile` comes first; batches are then padded to one length.
+        channels_last: Whether the channels of model and images lie innermost. None tries it with
+            the first batch, and does it where that is faster and the scores are the same.
         scores: Whether the scores of all classes are kept.
     """
 
     device: str = "auto"
     precision: str = "fp32"
+    channels_last: bool | None = None
     compiled: bool = False
     scores: bool = False
 
@@ -79,6 +83,7 @@ def predict(
     device: str = "auto",
     precision: str = "fp32",
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    channels_last: bool | None = None,
     total: int | None = None,
 ) -> Scored:
     """Run a model over batches, without gradients and in evaluation mode.
@@ -94,6 +99,8 @@ def predict(
         device: "auto", "cpu", "cuda", "cuda:1", "mps" or "xpu".
         precision: "fp32", "tf32", "bf16" or "fp16", see `evalkit.inference.hardware.computing`.
         prepare: Applied to the inputs on the device, such as ``TransformSpec.normalize``.
+        channels_last: Whether the channels of model and images lie innermost; None finds out what
+            is faster with the same scores, see `Computation`.
         total: Number of samples; with it a terminal sees a progress bar.
 
     Raises:
@@ -119,7 +126,7 @@ def predict(
             ((None, *pair) for pair in batches),
             deliver,
             classes=classes,
-            how=Computation(device=device, precision=precision),
+            how=Computation(device=device, precision=precision, channels_last=channels_last),
             prepare=prepare,
         )
     if not parts:
@@ -159,22 +166,30 @@ def run_over(
     with ExitStack() as stack:
         flags = stack.enter_context(computing(where, how.precision))
         stack.enter_context(evaluating(model.to(where)))
+        arriving = uploaded(batches, where)
+        innermost = how.channels_last
+        if innermost is None:
+            first = list(islice(arriving, 1))
+            arriving = chain(first, arriving)
+            innermost = any(
+                chooses_channels_last(model, inputs, classes=classes, prepare=prepare)
+                for _key, inputs, _labels in first
+            )
         forward = stack.enter_context(
             Forward.on(
-                where,
                 model,
                 classes=classes,
                 prepare=prepare,
+                channels_last=innermost,
                 compiled=how.compiled,
                 with_scores=how.scores,
             )
         )
         stack.enter_context(torch.inference_mode())  # after: weights laid out in it cannot learn
         results = downloads(where, deliver)
-        for key, inputs, labels in uploaded(batches, where):
+        for key, inputs, labels in arriving:
             results.add(key, forward(inputs, labels))
         results.finish()
-        innermost = forward.is_channels_last  # before the layout is left
     return {**flags, "compiled": how.compiled, "channels_last": innermost}
 
 

@@ -48,6 +48,7 @@ def identity(plan: Plan) -> Identity:
             "batch_size": plan.batch_size,
             "precision": how.precision,
             "device": torch.device(how.device).type,
+            "channels_last": how.channels_last,
             "compile": how.compiled,
             "save_probabilities": how.scores,
             **plan.reading,

@@ -19,7 +19,6 @@ from evalkit.inference.loop import progress
 from evalkit.predictions import arrange
 from evalkit.report.tables import OF_ANY_EVALUATION, check_folder
 from evalkit.run import refusals
-from evalkit.run.batch_size import choose_batch_size
 from evalkit.run.cut import Cut, cut
 from evalkit.run.identity import identity, image_folder, refuse_differences
 from evalkit.run.memory import InMemory
@@ -28,7 +27,8 @@ from evalkit.run.options import AUTO, Options
 from evalkit.run.plan import Plan, make_plan
 from evalkit.run.record import Pace, record
 from evalkit.run.table import parquet
-from evalkit.run.unfinished import NAME, Unfinished, batch_size_of, begun, refuse_leftovers, writing
+from evalkit.run.trial import choose_batch_size, choose_layout
+from evalkit.run.unfinished import NAME, Unfinished, begun, options_of, refuse_leftovers, writing
 from evalkit.run.work import Worked, in_background, make_shards
 from evalkit.scoring.method import USUAL
 
@@ -177,8 +177,7 @@ def _run(
         )
     us.agreed(lambda: _refuse_occupied(options) if us.is_first else None)
     plan = us.agreed(lambda: make_plan(checkpoint, data, options))
-    if options.batch_size == AUTO:
-        plan = replace(plan, batch_size=_found_batch_size(plan, options, us))
+    plan = _tried(plan, options, us)
     scores = len(plan.classes) if plan.computation.scores else 0
     parts = cut(len(plan.source), batch_size=plan.batch_size, scores=scores)
     with ExitStack() as stack:
@@ -199,11 +198,17 @@ def _refuse_occupied(options: Options) -> None:
             refuse_leftovers(options.out)
 
 
-def _found_batch_size(plan: Plan, options: Options, us: Processes) -> int:
-    """The size that all processes have the memory for, or that of the run to go on with."""
-    former = batch_size_of(options.out) if options.resume and options.out is not None else None
-    found = us.agreed(lambda: former or choose_batch_size(plan))
-    return min(us.gathered(found))
+def _tried(plan: Plan, options: Options, us: Processes) -> Plan:
+    """Complete a plan by what all processes find by running the model, or the former run found."""
+    resumes = options.resume and options.out is not None
+    former = options_of(options.out) if resumes and options.out is not None else {}
+    layout = us.agreed(lambda: former["channels_last"] if former else choose_layout(plan))
+    how = replace(plan.computation, channels_last=all(us.gathered(layout)))
+    plan = replace(plan, computation=how)
+    if options.batch_size != AUTO:
+        return plan
+    size = us.agreed(lambda: former["batch_size"] if former else choose_batch_size(plan))
+    return replace(plan, batch_size=min(us.gathered(size)))
 
 
 def _shared_folder(

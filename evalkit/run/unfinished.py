@@ -150,13 +150,14 @@ def begun(out: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[U
         raise
 
 
-def batch_size_of(out: Path) -> int | None:
-    """The size of batches that an unfinished run was begun with, where there is one."""
+def options_of(out: Path) -> Mapping[str, Any]:
+    """What an unfinished run was begun with, see `evalkit.run.identity`; else nothing."""
     try:
-        found = json.loads((out / NAME / RUN).read_bytes())["identity"]["options"]["batch_size"]
+        found = dict(json.loads((out / NAME / RUN).read_bytes())["identity"]["options"])
     except (OSError, ValueError, KeyError, TypeError):  # none, or `begun` says what is wrong
-        return None
-    return int(found)
+        return {}
+    kinds = {"batch_size": int, "channels_last": bool}
+    return found if all(type(found.get(name)) is kind for name, kind in kinds.items()) else {}
 
 
 @contextmanager

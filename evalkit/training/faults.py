@@ -29,39 +29,55 @@ GIB = 2**30
 
 
 class LossWatch:
-    """Finds the first loss that is not finite, without waiting for the GPU after every batch.
+    """Adds up losses and finds the first that is not finite, without waiting for every batch.
+
+    Args:
+        device: Where the losses are; on a GPU they are looked at together, now and then.
+        names: From positions of samples to their files, where there are any.
+        total: What to begin with.
+
+    Attributes:
+        total: Sum of the losses of all samples in the batches that have been looked at.
 
     Example:
         >>> cpu = torch.device("cpu")
         >>> watch = LossWatch(cpu, lambda positions: [f"{number}.png" for number in positions])
-        >>> watch.add(torch.tensor(0.5), (1, 2), "step 1")
-        >>> watch.add(torch.tensor(torch.nan), (3, 4), "step 2")
+        >>> watch.add(torch.tensor(0.5), 2, (1, 2), "step 1")
+        >>> watch.total
+        1.0
+        >>> watch.add(torch.tensor(torch.nan), 2, (3, 4), "step 2")
         Traceback (most recent call last):
         evalkit.errors.InputError: loss must be a finite number, got nan in step 2 for 3.png, 4.png:
         lower the learning rate, limit the gradients (clip_norm), or look at these images
     """
 
     def __init__(
-        self, device: torch.device, names: Callable[[Sequence[int]], list[str]] | None = None
+        self,
+        device: torch.device,
+        names: Callable[[Sequence[int]], list[str]] | None = None,
+        *,
+        total: float = 0.0,
     ) -> None:
+        self.total = total
         self._names = names
         self._losses: list[torch.Tensor] = []
-        self._seen: list[tuple[Sequence[int], str]] = []
+        self._seen: list[tuple[int, Sequence[int], str]] = []
         self._patience = 1 if device.type == "cpu" else UNCHECKED_PARTS
 
-    def add(self, loss: torch.Tensor, positions: Sequence[int], where: str) -> None:
+    def add(self, loss: torch.Tensor, size: int, positions: Sequence[int], where: str) -> None:
         """Note the loss of a batch.
 
         Args:
-            loss: 0-dimensional, detached.
-            positions: Of the batch's samples.
+            loss: Mean over the batch, 0-dimensional, detached.
+            size: Samples in the batch.
+            positions: Theirs, where they are known.
             where: In which epoch and step.
 
         Raises:
             InputError: This one, or one before it, is not finite.
         """
         self._losses.append(loss)
-        self._seen.append((positions, where))
+        self._seen.append((size, positions, where))
         if len(self._losses) >= self._patience:
             self.check()
 
@@ -76,7 +92,8 @@ class LossWatch:
         one = len(self._losses) == 1
         losses = [self._losses[0].item()] if one else torch.stack(self._losses).tolist()
         seen, self._losses, self._seen = self._seen, [], []
-        for loss, (positions, where) in zip(losses, seen, strict=True):
+        for loss, (size, positions, where) in zip(losses, seen, strict=True):
+            self.total += loss * size
             if not abs(loss) < float("inf"):
                 files = self._names(positions) if self._names and positions else []
                 of_what = f" for {some(files, LISTED_FILES)}" if files else ""
@@ -153,7 +170,7 @@ def refuse_strange_labels(labels: torch.Tensor, *, outputs: int) -> None:
     if labels.device.type != "cpu" or not len(labels):
         return
     smallest, largest = torch.aminmax(labels)
-    if smallest < 0 or largest >= outputs:
+    if smallest.item() < 0 or largest.item() >= outputs:
         strange = sorted(set(labels[(labels < 0) | (labels >= outputs)].tolist()))
         raise InputError(
             f"labels must be from 0 to {outputs - 1}, one for each of "

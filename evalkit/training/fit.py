@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-import torch
 from tqdm import tqdm
 
 from evalkit.distributed import gathered, is_running, rank
 from evalkit.errors import InputError
-from evalkit.inference.hardware import HALF, choose_device
+from evalkit.inference.hardware import choose_device
 from evalkit.inference.layout import Layout
 from evalkit.inference.outputs import scores_of
 from evalkit.training.faults import (
@@ -26,6 +26,7 @@ from evalkit.training.faults import (
 from evalkit.training.loader import TrainingBatches, steps_of
 from evalkit.training.losses import classification_loss
 from evalkit.training.parallel import (
+    casting,
     exact_flags,
     in_parallel,
     partners_explained,
@@ -40,6 +41,7 @@ from evalkit.training.validate import ValidationScores, validate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import torch
     from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -137,6 +139,7 @@ def fit(
             finite, an image cannot be read, or memory or a worker does not suffice.
 
     Example:
+        >>> import torch
         >>> model = torch.nn.Linear(4, 2)
         >>> batch = torch.ones(8, 4), torch.zeros(8, dtype=torch.int64)
         >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -210,8 +213,7 @@ def _train(how: _How, state: State) -> None:
     """
     position = state.position
     names = how.train.names if isinstance(how.train, TrainingBatches) else None
-    watch = LossWatch(how.device, names)
-    total = _sum_on(how.device, position.loss_sum)
+    watch = LossWatch(how.device, names, total=position.loss_sum)
     spent, began = position.seconds, time.perf_counter()
     how.model.train()
     start_peak(how.device)
@@ -224,7 +226,8 @@ def _train(how: _How, state: State) -> None:
         for step in steps_of(
             how.train, position.epoch, first_step=position.step, parts=how.accumulate
         ):
-            _step(how, state, step, watch, total)
+            with memory_explained(state, math.ceil(step.samples_per_rank / step.count)):
+                _step(how, state, step, watch)
             position.step += 1
             position.samples += step.samples
             position.seconds = spent + time.perf_counter() - began
@@ -232,34 +235,32 @@ def _train(how: _How, state: State) -> None:
             stopping = _agreed(how.stop, position.step)
             if stopping or (how.checkpoints is not None and how.checkpoints.is_due(position.step)):
                 watch.check()
-                position.loss_sum = total.item()
+                position.loss_sum = watch.total
                 if stopping:
                     raise StoppedError
                 if how.checkpoints is not None:
                     how.checkpoints.save(state)
     watch.check()
-    position.loss_sum = total.item()
+    position.loss_sum = watch.total
     position.seconds = spent + time.perf_counter() - began
     if not position.samples:
         raise InputError(f"training must have samples, got none in epoch {position.epoch}")
 
 
-def _step(how: _How, state: State, step: Step, watch: LossWatch, total: torch.Tensor) -> None:
-    """Update the weights once; add the losses of this rank's samples to *total*."""
+def _step(how: _How, state: State, step: Step, watch: LossWatch) -> None:
+    """Update the weights once; let *watch* have the losses of this rank's samples."""
     for number, part in enumerate(step.parts, 1):
         size = len(part.labels)
-        with memory_explained(state, size), synchronised(how.model, number == step.count):
+        with synchronised(how.model, number == step.count):
             loss = _loss(how, part)
             is_all = size == step.samples_per_rank
             share = loss if is_all else loss * (size / step.samples_per_rank)
             shared = state.scaler.scale(share)
             shared.backward()  # type: ignore[no-untyped-call]
         place = f"epoch {state.position.epoch}, step {state.position.step + 1}"
-        watch.add(loss.detach(), part.positions, place)
-        total.add_(loss.detach(), alpha=size)
+        watch.add(loss.detach(), size, part.positions, place)
     scale = state.scaler.get_scale()
-    with memory_explained(state, step.samples):
-        apply_gradients(state.optimizer, scaler=state.scaler, max_norm=how.max_norm)
+    apply_gradients(state.optimizer, scaler=state.scaler, max_norm=how.max_norm)
     if state.scaler.get_scale() < scale:
         return  # fp16: a gradient was infinite, and the step was left out
     if state.schedule is not None:
@@ -278,9 +279,7 @@ def _loss(how: _How, part: Part) -> torch.Tensor:
         inputs = how.prepare(inputs)
     if how.mix is not None:
         inputs, labels = how.mix(inputs, labels)
-    with torch.autocast(
-        how.device.type, dtype=HALF.get(how.precision), enabled=how.precision in HALF
-    ):
+    with casting(how.device, how.precision):
         scores = scores_of(run_model(how.model, inputs), rows=len(inputs), classes=how.classes)
         refuse_strange_labels(part.labels, outputs=scores.shape[1])
         loss: torch.Tensor = how.loss(scores, labels)
@@ -298,6 +297,7 @@ def _validate(how: _How, state: State) -> ValidationScores:
             device=str(how.device),
             precision=how.precision,
             prepare=how.prepare,
+            channels_last=how.layout.channels_last,
         )
     except InputError:
         if alone and how.checkpoints is not None:
@@ -344,9 +344,3 @@ def _bar(how: _How, position: Position) -> tqdm[NoReturn]:
         leave=False,
         disable=None if how.progress else True,  # None: where there is no terminal
     )
-
-
-def _sum_on(device: torch.device, start: float = 0.0) -> torch.Tensor:
-    """A number to add losses to, as exact as the device can."""
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    return torch.tensor(start, dtype=dtype, device=device)

@@ -6,6 +6,7 @@ import re
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from evalkit.distributed import is_running, rank, ranks
@@ -15,7 +16,6 @@ from evalkit.inference.hardware import HALF, computing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import torch
     from torch import nn
 
 LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)", re.IGNORECASE)
@@ -45,6 +45,12 @@ def synchronised(model: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
 def exact_flags(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Compute with TF32 or without, as `precision` says; casting is left to whoever calls."""
     return computing(device, "fp32" if precision in HALF else precision)
+
+
+def casting(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Cast automatically to the 16 bits of a precision that has them."""
+    half = HALF.get(precision)
+    return nullcontext() if half is None else torch.autocast(device.type, dtype=half)
 
 
 @contextmanager

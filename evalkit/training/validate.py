@@ -92,6 +92,7 @@ def validate(
     device: str = "auto",
     precision: str = "fp32",
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    channels_last: bool | None = None,
 ) -> ValidationScores:
     """Score a model; under torchrun all ranks together, and each gets the result.
 
@@ -102,6 +103,7 @@ def validate(
         device: See `evalkit.predict`.
         precision: See `evalkit.predict`.
         prepare: See `evalkit.predict`.
+        channels_last: See `evalkit.predict`.
 
     Raises:
         InputError: There are no samples, or as for `evalkit.predict`.
@@ -114,7 +116,13 @@ def validate(
         (0.667, 0.556, 3)
     """
     scored = predict(
-        model, validation, classes=classes, device=device, precision=precision, prepare=prepare
+        model,
+        validation,
+        classes=classes,
+        device=device,
+        precision=precision,
+        prepare=prepare,
+        channels_last=channels_last,
     )
     shares = gathered((scored.labels, scored.predictions, scored.loss))
     labels, predictions, losses = (np.concatenate(column) for column in zip(*shares, strict=True))

@@ -1,3 +1,4 @@
+import layouts
 import numpy as np
 import pytest
 import torch
@@ -116,21 +117,8 @@ def test_the_batch_size_is_found_by_trying(most, largest, expected):
     assert found == expected
 
 
-class Laid(nn.Module):
-    """Notes how its input lies in memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 4, 3)
-        self.seen = []
-
-    def forward(self, images):
-        self.seen.append(images.is_contiguous(memory_format=torch.channels_last))
-        return self.convolution(images).mean((2, 3))
-
-
 def test_convolutions_get_channels_last_and_the_model_is_given_back_as_it_was():
-    model = Laid()
+    model = layouts.Laid()
     images = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
 
     predict(
@@ -143,70 +131,7 @@ def test_convolutions_get_channels_last_and_the_model_is_given_back_as_it_was():
     assert not pays_channels_last(nn.Conv2d(4, 8, 4, groups=4), torch.device("cpu"))
 
 
-class Awkward(nn.Module):
-    """Computes with the layout that its convolutions leave, as some models do."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
-        self.linear = nn.Linear(4 * 16, 3)
-
-    def forward(self, images):
-        return self.linear(self.flat(self.convolutions(images)))
-
-
-class Viewing(Awkward):
-    """As tutorials write it."""
-
-    def flat(self, found):
-        return found.view(len(found), -1)
-
-
-class Striding(Awkward):
-    """Gives other numbers, without an error."""
-
-    def flat(self, found):
-        return found.as_strided((len(found), 64), (64, 1))
-
-
-class Insisting(Awkward):
-    """Fails in its own words."""
-
-    def flat(self, found):
-        assert found.is_contiguous()
-        return found.flatten(1)
-
-
-class Merging(Awkward):
-    """Fails for more samples than one."""
-
-    def flat(self, found):
-        return found.view(len(found) * 2, 2, 4, 4).reshape(len(found), -1)
-
-
-class Buffered(Awkward):
-    """Has a buffer of the shape of images, and takes it apart."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("filter", torch.rand(4, 4, 5, 5))
-
-    def flat(self, found):
-        return found.flatten(1) + self.filter.view(4, -1).sum()
-
-
-class Deep(Awkward):
-    """Has weights that cannot lie so."""
-
-    def __init__(self):
-        super().__init__()
-        self.third = nn.Conv3d(4, 4, 1)
-
-    def flat(self, found):
-        return self.third(found.unsqueeze(2)).flatten(1)
-
-
-@pytest.mark.parametrize("kind", [Viewing, Striding, Insisting, Merging, Buffered, Deep])
+@pytest.mark.parametrize("kind", layouts.AWKWARD)
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_model_that_does_not_take_another_layout_is_computed_as_it_lies(kind, compiled):
     torch.manual_seed(0)

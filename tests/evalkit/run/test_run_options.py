@@ -8,6 +8,7 @@ import subprocess
 import sys
 import termios
 
+import layouts
 import noise
 import pytest
 import torch
@@ -18,7 +19,7 @@ from evalkit.cli import main
 from evalkit.data import Loaded, Source
 from evalkit.errors import InputError
 from evalkit.run import Options
-from evalkit.run.unfinished import batch_size_of
+from evalkit.run.unfinished import options_of
 
 TRANSFORM = {"resize": None, "crop": None, "mean": [0.0] * 3, "std": [1 / 255] * 3}
 
@@ -124,10 +125,58 @@ def test_a_run_that_is_gone_on_with_keeps_the_size_it_found(checkpoint, tmp_path
         with pytest.raises(RuntimeError, match="stop"):
             evaluate(checkpoint, "noise:noise", batch_size=24, **options)
 
-    assert batch_size_of(tmp_path / "out") == 24
+    assert options_of(tmp_path / "out")["batch_size"] == 24
     found = evaluate(checkpoint, "noise:noise", batch_size="auto", resume=True, **options)
 
     assert found.summary["throughput"]["batch_size"] == 24
+
+
+def noisy(samples=12):
+    """A source of images that no crop makes smaller."""
+    images = torch.randint(
+        0, 256, (samples, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    return Source(
+        name="noise",
+        paths=[str(number) for number in range(samples)],
+        classes=("a", "b", "c"),
+        load=lambda position, _mode: Loaded(image=images[position], label="abc"[position % 3]),
+    )
+
+
+@pytest.mark.parametrize(("kind", "takes_it"), [(layouts.Turning, True), (layouts.Viewing, False)])
+def test_a_run_finds_its_layout_once_and_is_gone_on_with_in_it(
+    kind, takes_it, tmp_path, monkeypatch
+):
+    model = kind()
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    options = {
+        "model": model, "transform": TRANSFORM, "device": "cpu", "checks": 0,
+        "out": tmp_path / "out",
+    }  # fmt: skip
+
+    def broken(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:  # all is done but the tables
+        patch.setattr("evalkit.run.line.parquet", broken)
+        with pytest.raises(InputError, match="No space left"):
+            evaluate(tmp_path / "net.pth", noisy(), **options)
+    assert options_of(tmp_path / "out")["channels_last"] is takes_it
+
+    monkeypatch.setattr("evalkit.run.line.choose_layout", lambda _plan: not takes_it)
+    found = evaluate(tmp_path / "net.pth", noisy(), resume=True, **options)
+
+    assert found.summary["precision_flags"]["channels_last"] is takes_it
+
+
+def test_what_an_unfinished_run_says_of_its_options_may_be_anything(tmp_path):
+    path = tmp_path / "unfinished" / "run.json"
+    assert options_of(tmp_path) == {}
+    path.parent.mkdir()
+    for content in ("", "[]", '{"identity": {"options": {"batch_size": "x"}}}'):
+        path.write_text(content)
+        assert options_of(tmp_path) == {}
 
 
 def test_sizes_that_are_none():

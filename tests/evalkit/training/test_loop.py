@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import layouts
 import numpy as np
 import pandas as pd
 import pytest
@@ -208,22 +209,9 @@ def test_the_same_seed_is_the_same_training_with_any_number_of_workers(data, tmp
     assert differences(*kept) == []
 
 
-class Laid(nn.Module):
-    """Notes how its inputs lie in memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 4, 3)
-        self.seen = []
-
-    def forward(self, images):
-        self.seen.append(images.is_contiguous(memory_format=torch.channels_last))
-        return self.convolution(images).mean((2, 3))
-
-
 @pytest.mark.parametrize("innermost", [True, False])
 def test_convolutions_learn_with_the_channels_innermost_where_that_is_asked_for(innermost):
-    model = Laid()
+    model = layouts.Laid()
     average = averaged_model(model, decay=0.5)
     images, labels = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8), torch.arange(6) % 4
     records = fit(
@@ -249,7 +237,7 @@ def test_both_layouts_learn_the_same():
     losses = []
     for innermost in (True, False):
         torch.manual_seed(0)
-        model = Laid()
+        model = layouts.Laid()
         losses.append(
             [
                 record.train_loss
