@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Batch", "Unreadable", "batches"]
 
 BATCHES_AHEAD = 2  # one that is being put together, one that waits
+AT_ONCE = 4  # samples that a thread takes, where there are many: every taking costs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,9 @@ def batches(
     reader = _Reader(source, transform, classes, Decoder(transform, decoding))
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
-            ready = _in_order(pool, reader.prepare, wanted, ahead=BATCHES_AHEAD * batch_size)
+            ready = _in_order(
+                pool, reader.prepare, wanted, workers=workers, ahead=BATCHES_AHEAD * batch_size
+            )
             for start in range(0, len(wanted), batch_size):
                 block = reader.finish(list(islice(ready, batch_size)))
                 places = wanted[start : start + batch_size]
@@ -105,15 +108,25 @@ def _in_order(
     prepare: Callable[[int], _Prepared],
     positions: Sequence[int],
     *,
+    workers: int,
     ahead: int,
 ) -> Iterator[_Prepared]:
-    waiting: deque[Future[_Prepared]] = deque()
-    for position in positions:
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-        waiting.append(pool.submit(prepare, position))
+    def prepare_all(some: Sequence[int]) -> list[_Prepared]:
+        return [prepare(position) for position in some]
+
+    waiting: deque[Future[list[_Prepared]]] = deque()
+    given = taken = 0
+    while given < len(positions):
+        left = min(len(positions) - given, ahead)
+        size = max(1, min(AT_ONCE, left // (2 * workers)))  # fewer towards the end
+        while waiting and given + size - taken > ahead:
+            done = waiting.popleft().result()
+            taken += len(done)
+            yield from done
+        waiting.append(pool.submit(prepare_all, positions[given : given + size]))
+        given += size
     while waiting:
-        yield waiting.popleft().result()
+        yield from waiting.popleft().result()
 
 
 @dataclass(frozen=True)
