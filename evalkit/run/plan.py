@@ -20,8 +20,9 @@ from evalkit.errors import InputError
 from evalkit.images.decoding import EXACT, Decoder, Decoding
 from evalkit.inference.hardware import choose_device
 from evalkit.inference.loop import Computation
+from evalkit.presets import preset_of
 from evalkit.run.options import AUTO
-from evalkit.transforms import TransformSpec, evaluation, preset_of
+from evalkit.transforms import TransformSpec, evaluation
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from evalkit.checkpoint.fit import best_fit
 from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import read
 from evalkit.errors import InputError
+from evalkit.presets import preset_of
 from evalkit.run.plan import choose_transform
 from evalkit.training.heads import find_head, replace_head
-from evalkit.transforms import TransformSpec, preset_of
+from evalkit.transforms import TransformSpec
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:

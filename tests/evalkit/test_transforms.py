@@ -2,17 +2,15 @@ import json
 
 import numpy as np
 import pytest
-import timm
 import torch
 import torchvision
 from PIL import Image
-from torch import nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from evalkit.errors import InputError
 from evalkit.images.decoding import as_tensor
 from evalkit.training import seed_everything
-from evalkit.transforms import TransformSpec, evaluation, preset_of, train
+from evalkit.transforms import TransformSpec, evaluation, train
 
 
 def photo(size=(301, 207)):
@@ -159,20 +157,4 @@ def test_pixels_that_are_floats_already():
     assert str(error.value) == (
         "an image must be a PIL image or a tensor of shape (1 or 3, H, W) and dtype uint8, got "
         "shape (3, 8, 8) and dtype torch.float32"
-    )
-
-
-def test_presets_that_models_bring_along():
-    model = nn.Linear(1, 1)
-    assert preset_of(model, None) is None
-    assert preset_of(model, "own_net:net") is None
-
-    model.transform = evaluation(resize=32, crop=28)
-    assert preset_of(model, None) == evaluation(resize=32, crop=28)
-
-    assert preset_of(nn.Linear(1, 1), "torchvision:efficientnet_b0") == evaluation(
-        interpolation="bicubic"
-    )
-    assert preset_of(timm.create_model("test_resnet"), "timm:test_resnet") == evaluation(
-        resize=168, crop=(160, 160), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
     )
