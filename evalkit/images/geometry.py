@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -73,7 +74,13 @@ def together(images: Sequence[torch.Tensor]) -> torch.Tensor:
         (torch.Size([2, 3, 4, 5]), True)
     """
     upright = [one.permute(1, 2, 0) for one in images]
-    batch = upright[0].unsqueeze(0) if len(upright) == 1 else torch.stack(upright)
+    if len(upright) == 1:
+        batch = upright[0].unsqueeze(0)
+    elif upright[0].device.type == "cpu":
+        # torch.stack would share the copying among cores that decode at the same time
+        batch = torch.from_numpy(np.stack([one.numpy() for one in upright]))
+    else:
+        batch = torch.stack(upright)
     return batch.permute(0, 3, 1, 2)
 
 
