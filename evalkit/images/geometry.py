@@ -78,7 +78,8 @@ def together(images: Sequence[torch.Tensor]) -> torch.Tensor:
         batch = upright[0].unsqueeze(0)
     elif upright[0].device.type == "cpu":
         # torch.stack would share the copying among cores that decode at the same time
-        batch = torch.from_numpy(np.stack([one.numpy() for one in upright]))
+        batch = torch.empty((len(upright), *upright[0].shape), dtype=upright[0].dtype)
+        np.stack([one.numpy() for one in upright], out=batch.numpy())
     else:
         batch = torch.stack(upright)
     return batch.permute(0, 3, 1, 2)
