@@ -169,11 +169,11 @@ def run_over(
         arriving = uploaded(batches, where)
         innermost = how.channels_last
         if innermost is None:
-            first = list(islice(arriving, 1))
-            arriving = chain(first, arriving)
-            innermost = any(
-                chooses_channels_last(model, inputs, classes=classes, prepare=prepare)
-                for _key, inputs, _labels in first
+            innermost, arriving = _tried_with_first(
+                arriving,
+                lambda inputs: chooses_channels_last(
+                    model, inputs, classes=classes, prepare=prepare
+                ),
             )
         forward = stack.enter_context(
             Forward.on(
@@ -191,6 +191,16 @@ def run_over(
             results.add(key, forward(inputs, labels))
         results.finish()
     return {**flags, "compiled": how.compiled, "channels_last": innermost}
+
+
+def _tried_with_first(
+    batches: Iterator[tuple[Key, torch.Tensor, torch.Tensor]],
+    chooses: Callable[[torch.Tensor], bool],
+) -> tuple[bool, Iterator[tuple[Key, torch.Tensor, torch.Tensor]]]:
+    """Ask about the first batch; return the answer and all batches, without keeping any."""
+    first = list(islice(batches, 1))
+    chosen = any(chooses(inputs) for _key, inputs, _labels in first)
+    return chosen, chain(first, batches)
 
 
 @contextmanager

@@ -200,8 +200,7 @@ def _refuse_occupied(options: Options) -> None:
 
 def _tried(plan: Plan, options: Options, us: Processes) -> Plan:
     """Complete a plan by what all processes find by running the model, or the former run found."""
-    resumes = options.resume and options.out is not None
-    former = options_of(options.out) if resumes and options.out is not None else {}
+    former = options_of(options.out) if options.resume and options.out is not None else {}
     layout = us.agreed(lambda: former["channels_last"] if former else choose_layout(plan))
     how = replace(plan.computation, channels_last=all(us.gathered(layout)))
     plan = replace(plan, computation=how)
