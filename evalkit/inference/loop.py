@@ -16,7 +16,7 @@ from tqdm import tqdm
 from evalkit.errors import InputError
 from evalkit.inference.forward import Forward, chooses_channels_last
 from evalkit.inference.hardware import choose_device, computing
-from evalkit.inference.outputs import Floats, Integers, Rows
+from evalkit.inference.outputs import Floats, Integers, Rows, require_names
 from evalkit.inference.transfer import downloads, uploaded
 from evalkit.wording import some
 
@@ -104,8 +104,8 @@ def predict(
         total: Number of samples; with it a terminal sees a progress bar.
 
     Raises:
-        InputError: There are no batches, the model fails on them, or what it returns are not
-            scores of shape (B, C).
+        InputError: There are no batches, *classes* are no names, the model fails on the batches, or
+            what it returns are not scores of shape (B, C).
 
     Example:
         >>> model = nn.Linear(4, 3)
@@ -162,6 +162,8 @@ def run_over(
     Raises:
         InputError: As for `predict`, but no batches are no fault.
     """
+    if classes is not None:
+        require_names(classes)
     where = choose_device(how.device)
     with ExitStack() as stack:
         flags = stack.enter_context(computing(where, how.precision))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,22 @@ def scores_of(output: object, *, rows: int, classes: Sequence[str] | None) -> to
             f"{scores.shape[1]}: name the classes of all its outputs, in their order, with classes"
         )
     return scores
+
+
+def require_names(classes: object) -> None:
+    """Refuse what cannot be the names of a model's outputs, in their order.
+
+    Raises:
+        InputError: It is a number, one name, or a set.
+
+    Example:
+        >>> require_names(["cat", "dog"])
+    """
+    if isinstance(classes, str | bytes | AbstractSet) or not isinstance(classes, Collection):
+        raise InputError(
+            "classes must be a list of names, one for each output of the model, in their order, "
+            f"got {classes!r}"
+        )
 
 
 def _described(output: object) -> str:

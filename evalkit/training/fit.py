@@ -13,7 +13,7 @@ from evalkit.distributed import gathered, is_running, rank
 from evalkit.errors import InputError
 from evalkit.inference.hardware import choose_device
 from evalkit.inference.layout import Layout
-from evalkit.inference.outputs import scores_of
+from evalkit.inference.outputs import require_names, scores_of
 from evalkit.training.faults import (
     LossWatch,
     memory_explained,
@@ -135,8 +135,9 @@ def fit(
         progress: Whether a terminal sees a bar for every epoch.
 
     Raises:
-        InputError: There are no samples, a label is none of the model's outputs, the loss is not
-            finite, an image cannot be read, or memory or a worker does not suffice.
+        InputError: There are no samples, *classes* are no names, a label is none of the model's
+            outputs, the loss is not finite, an image cannot be read, or memory or a worker does
+            not suffice.
 
     Example:
         >>> import torch
@@ -147,6 +148,8 @@ def fit(
         >>> len(records), records[-1].validation_accuracy
         (20, 1.0)
     """
+    if classes is not None:
+        require_names(classes)
     where = choose_device(device)
     model.to(where)
     layout = Layout(*(one for one in (model, average) if one is not None))

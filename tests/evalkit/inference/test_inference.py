@@ -165,6 +165,17 @@ def test_head_of_another_size_than_the_classes():
     )
 
 
+@pytest.mark.parametrize("classes", [3, "cat", {"cat", "dog", "owl"}])
+def test_classes_that_are_no_names_in_their_order(classes):
+    with pytest.raises(InputError) as error:
+        scored([[0.0, 1.0, 2.0]], [0], classes=classes)
+
+    assert str(error.value) == (
+        "classes must be a list of names, one for each output of the model, in their order, "
+        f"got {classes!r}"
+    )
+
+
 def test_no_samples():
     with pytest.raises(InputError) as error:
         predict(Table(), [], device="cpu")

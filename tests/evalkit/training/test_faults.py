@@ -54,6 +54,13 @@ def test_a_label_outside_the_classes():
     )
 
 
+def test_a_number_in_place_of_classes():
+    batch = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
+
+    with pytest.raises(InputError, match=r"classes must be a list of names, .* got 2"):
+        fitted(nn.Linear(3, 2), [batch], classes=2)
+
+
 def test_a_head_for_other_classes_than_there_are(data, tmp_path):
     (tmp_path / "three.py").write_text(
         "from torch import nn\n\n"
