@@ -21,7 +21,7 @@ class Named:
     make: Callable[..., Any] | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Inert:
     """An object of a class that is not known here: its name, and what was pickled with it."""
 
@@ -30,6 +30,9 @@ class Inert:
     state: Any = None
     items: list[Any] = field(default_factory=list)  # where it is a list or a set
     entries: dict[Any, Any] = field(default_factory=dict)  # where it is a dict
+
+    def __repr__(self) -> str:
+        return f"Inert({self.path!r})"  # what was pickled with it may be endless
 
     def values(self) -> Mapping[Any, Any]:
         """Return its entries, or its attributes where it has no entries."""
@@ -48,7 +51,7 @@ def require_key(key: Any, depth: int = MAX_KEY_DEPTH) -> Any:
         >>> require_key(("fc", 0))
         ('fc', 0)
     """
-    if isinstance(key, tuple):
+    if isinstance(key, tuple | frozenset):
         if not depth or len(key) > MAX_KEY_PARTS:
             raise UnpicklingError("a key of too many parts")
         for part in key:

@@ -25,6 +25,7 @@ MAX_COPIED_BYTES = 512 << 20  # text and bytes that are given to what rebuilds a
 PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # as protocols 0 to 2 still write
 TOO_MANY = f"more than {MAX_STEPS:,} objects beside the tensors"
 MAX_INTEGER_BITS = 4096
+CALLED = "()"  # once in a name, however often what it stands for is called
 ARGUMENTS = frozenset(
     (
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -115,9 +116,12 @@ class Unpickler:
 
     def _stack_global(self, _argument: Any) -> None:
         module, name = self._pop_last(2)
-        self._push(self._find(str(module), str(name)))
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise UnpicklingError("a name that is no text")
+        self._push(self._find(module, name))
 
     def _find(self, module: str, name: str) -> Any:
+        self._spend(0, len(module) + len(name))
         path = f"{PYTHON_2.get(module, module)}.{name}"
         if path not in self._known:
             self.unknown[path] = None
@@ -133,6 +137,7 @@ class Unpickler:
         function, arguments, options = self._pop_last(3)
         made = self._make(function, arguments)
         if isinstance(made, Inert) and isinstance(options, dict):
+            self._spend(len(made.arguments) + len(options))
             made.arguments = (*made.arguments, *options.values())
         self._push(made)
 
@@ -152,7 +157,7 @@ class Unpickler:
         if not isinstance(arguments, tuple):
             raise UnpicklingError("arguments that are no tuple")
         if isinstance(function, Inert):
-            return Inert(path=f"{function.path}()", arguments=arguments)
+            return Inert(path=f"{function.path.removesuffix(CALLED)}{CALLED}", arguments=arguments)
         if not isinstance(function, Named):
             raise UnpicklingError(f"a call of {type(function).__name__}, which is no name")
         if function.make is None:
@@ -166,7 +171,11 @@ class Unpickler:
 
     def _build(self, _argument: Any) -> None:
         target, state = self._pop_last(2)
+        if isinstance(state, dict):
+            self._spend(len(state))
         if isinstance(target, Inert):
+            if isinstance(target.state, dict):
+                self._spend(len(target.state))
             target.state = _merged(target.state, state)
         elif isinstance(target, argparse.Namespace) and isinstance(state, dict):
             vars(target).update({str(key): value for key, value in state.items()})

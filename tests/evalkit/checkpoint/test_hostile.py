@@ -213,6 +213,15 @@ def test_attributes_of_classes_are_not_changed(path):
     assert dict(vars(type(SmallNet()))) == before
 
 
+def nested_sets(first):
+    """Sets whose two members are sets of two members each, put into the memo from *first* on."""
+    levels = (
+        b"(h%ch%c\x91q%c(h%ch%cN\x91q%c" % (n, n + 1, n + 2, n, n + 1, n + 3)
+        for n in range(first, first + 80, 2)
+    )
+    return b"(K\x00\x91q%c(K\x01\x91q%c" % (first, first + 1) + b"".join(levels)
+
+
 BOMBS = {
     "objects": b"\x80\x02" + b"\x8f" * 30_000_000 + b".",
     "memo of a large index": pickled(b"]r\xff\xff\xff\xff"),
@@ -235,6 +244,40 @@ BOMBS = {
     ),
     "a number of many digits": pickled(b"}\x8b" + struct.pack("<i", 10**6) + bytes(10**6), b"Ns"),
     "bytearray of a length": pickled(named(b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R")),
+    "an unknown name called a million times over": pickled(
+        b"}" + text("a") + b"cunknown\nname\n" + b")R" * 950_000 + b"s"
+    ),
+    "one long name again and again": pickled(
+        b"](" + text("n" * 1_000_000) + b"q\x00" + b"h\x00h\x00\x93" * 10_000 + b"l"
+    ),
+    "a name that is a list of lists of lists": pickled(
+        b"]q\x00"
+        + b"".join(
+            b"](" + bytes([*b"h", level]) * 10 + b"e" + bytes([*b"q", level + 1])
+            for level in range(12)
+        )
+        + text("name")
+        + b"\x93"
+    ),
+    "one state again and again": pickled(
+        b"}q\x00("
+        + b"".join(integer(number) + b"N" for number in range(100_000))
+        + b"u"
+        + b"cunknown\nname\n)R"
+        + b"h\x00b" * 15_000
+    ),
+    "one set of options again and again": pickled(
+        b"("
+        + b"N" * 1_000_000
+        + b"tq\x00}q\x01"
+        + text("a")
+        + b"Ns("
+        + b"cunknown\nname\nh\x00h\x01\x92" * 10_000
+        + b"l"
+    ),
+    "two keys of nested sets that are equal in the end": pickled(
+        b"}(" + nested_sets(0) + nested_sets(100) + b"1h%cNsh%cNs" % (81, 181)
+    ),
     "recursion": pickled(b"}q\x00" + text("self") + b"h\x00s"),
     "a dict that refers to one dict a thousand times, three times over": None,
 }
