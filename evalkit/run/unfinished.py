@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
+from evalkit.lock import locked
 from evalkit.run.identity import refuse_differences
-from evalkit.run.lock import locked
 from evalkit.run.shard import Shard, read_shard, said_by, to_bytes
 from evalkit.whole_file import write_whole
 
@@ -110,7 +110,7 @@ def refuse_leftovers(out: Path) -> None:
     folder = out / NAME
     if not (folder / RUN).exists():
         return
-    with locked(folder / LOCK):  # a run at work is the more important news
+    with locked(folder / LOCK, out=out):  # a run at work is the more important news
         shards = len(list(folder.glob(SHARD.format(0).replace("0000000", "*"))))
         raise InputError(
             f"out must be free of unfinished runs, got {folder} with {shards} finished parts of "
@@ -142,7 +142,7 @@ def begun(out: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[U
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder / LOCK) as held:
+        with locked(folder / LOCK, out=out) as held:
             run = _went_on(folder, identity) if (folder / RUN).exists() else _new(folder, identity)
             yield Unfinished(folder=folder, run=run, is_locked=held)
     except BaseException:

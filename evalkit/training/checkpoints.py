@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,17 @@ import torch
 from evalkit.checkpoint.save import write_checkpoint
 from evalkit.distributed import rank
 from evalkit.errors import InputError
+from evalkit.lock import locked
 from evalkit.whole_file import written_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from evalkit.training.state import State
 
 LAST = "last.pth"
 BEST = "best.pth"
+LOCK = ".lock"
 OF_AN_EPOCH = re.compile(r"epoch_(\d+)\.pth")
 UNFINISHED = re.compile(r"\.((last|best|epoch_\d+)\.pth|log\.csv|manifest\.csv)\.[0-9a-f]{8}\.tmp")
 
@@ -119,7 +122,7 @@ class Checkpoints:
         names = [BEST] if best else []
         names += [f"epoch_{epoch:04}.pth"] if epoch is not None and self.keep else []
         names += [LAST]  # by which a run goes on: when it is there, the others are
-        self.make_folder()
+        self._make_folder()
         write_checkpoint(self.folder / names[0], tensors, kept)
         for name in names[1:]:
             _same_file(self.folder / names[0], self.folder / name)
@@ -133,17 +136,50 @@ class Checkpoints:
             if UNFINISHED.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
-    def make_folder(self) -> None:
-        """Make the folder, and see that it can be written to.
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder, which is made, against other trainings for as long as a block runs.
+
+        Raises:
+            InputError: Another one is at work there, or it cannot be written to.
+        """
+        self._make_folder()
+        lock = self.folder / LOCK
+        with ExitStack() as stack:
+            with self._written_to():
+                stack.enter_context(locked(lock, out=self.folder))
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+
+    def refuse_company(self) -> None:
+        """Raise while another training is at work in the folder.
+
+        Raises:
+            InputError: One is.
+        """
+        if rank() == 0 and (self.folder / LOCK).exists():
+            with self.held():
+                return
+
+    def _make_folder(self) -> None:
+        """Make the folder, and see that it can be written to."""
+        probe = self.folder / f".{LAST}.{secrets.token_hex(4)}.tmp"
+        with self._written_to():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.touch(exist_ok=False)
+            probe.unlink()
+
+    @contextmanager
+    def _written_to(self) -> Iterator[None]:
+        """Say in one line that the folder cannot be written to.
 
         Raises:
             InputError: It cannot.
         """
-        probe = self.folder / f".{LAST}.{secrets.token_hex(4)}.tmp"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe.touch(exist_ok=False)
-            probe.unlink()
+            yield
         except OSError as error:
             raise InputError(
                 f"{self.folder}: expected a folder to write to, got '{error.strerror}'"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 UNCHECKED_PARTS = 50  # on a GPU, where looking at a loss means waiting for it
 DEAD_WORKER = "DataLoader worker"  # how torch's message begins
+NO_VIEW = "view size is not compatible"  # what torch says of a layout that `view` does not take
 LISTED_FILES = 8
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - through which workers hand batches over
 GIB = 2**30
@@ -148,10 +149,12 @@ def run_model(model: nn.Module, inputs: torch.Tensor) -> object:
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
+        is_turned = inputs.is_contiguous(memory_format=torch.channels_last)
+        way_out = ": leave channels_last out" if is_turned and NO_VIEW in reason else ""
         raise InputError(
             f"model must accept inputs of shape {tuple(inputs.shape)} in training, got "
-            f"{type(error).__name__} from {type(model).__name__}: {reason}"
+            f"{type(error).__name__} from {type(model).__name__}: {reason}{way_out}"
         ) from error
 
 

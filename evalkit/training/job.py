@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import torch
 
 from evalkit import models
 from evalkit.data import Source
-from evalkit.distributed import rank, ranks
+from evalkit.distributed import processes, rank, ranks
 from evalkit.errors import InputError
 from evalkit.inference.hardware import choose_device, environment
 from evalkit.inference.layout import pays_channels_last
@@ -87,7 +88,7 @@ class Job:
             progress: Whether a terminal sees a bar for every epoch.
 
         Raises:
-            InputError: See `evalkit.training.fit`.
+            InputError: Another training is at work in *out*, or see `evalkit.training.fit`.
         """
         recipe, classes, model = self.recipe, self.split.classes, self.begun.model
         order = self._order()
@@ -138,14 +139,16 @@ class Job:
             stop=stop,
             progress=progress,
         )
-        if rank() == 0:
-            self.checkpoints.make_folder()
-        if records:  # killed between checkpoint and log
-            self._log(records)
-        for record in training:
-            records.append(record)
-            self._log(records)
-            yield record
+        with ExitStack() as stack:
+            processes().agreed(
+                lambda: stack.enter_context(self.checkpoints.held()) if rank() == 0 else None
+            )
+            if records:  # killed between checkpoint and log
+                self._log(records)
+            for record in training:
+                records.append(record)
+                self._log(records)
+                yield record
 
     def report(self) -> Evaluation:
         """Evaluate the best checkpoint on the validation samples; write nothing.
@@ -240,9 +243,10 @@ def prepare(
         raise InputError(f"on_unreadable must be fail or skip, got '{on_unreadable}'")
     if workers is not None and workers < 0:
         raise InputError(f"workers must be 0 or more, got {workers}")
+    checkpoints = Checkpoints(out, keep=keep, every_steps=checkpoint_every)
+    checkpoints.refuse_company()
     kept = former_state(out, resume=resume)
     split = open_split(data, val_fraction=val_fraction, seed=recipe.seed)
-    checkpoints = Checkpoints(out, keep=keep, every_steps=checkpoint_every)
     seed_everything(recipe.seed, deterministic=recipe.deterministic)
     begun = (
         start(

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from evalkit.errors import InputError
 from evalkit.images.batches import Audit, Unreadable
 from evalkit.inference.outputs import Rows, per_sample
+from evalkit.lock import locked
 from evalkit.run import line
 from evalkit.run.cut import LARGEST, MOST_SCORES, MOST_SHARDS, SMALLEST, Cut, cut
-from evalkit.run.lock import locked
 from evalkit.run.merge import _probabilities, _proven
 from evalkit.run.shard import Shard, read_shard, to_bytes
 from evalkit.run.work import in_background
@@ -177,6 +177,6 @@ def test_where_nothing_can_be_locked_the_run_goes_on_and_says_so(tmp_path, monke
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
 
-    with locked(tmp_path / "lock") as held:
+    with locked(tmp_path / "lock", out=tmp_path) as held:
         assert held is False
     assert "knows no locks" in line.NO_LOCKS

@@ -232,6 +232,25 @@ def test_convolutions_learn_with_the_channels_innermost_where_that_is_asked_for(
         assert weight.is_contiguous(memory_format=torch.channels_last) == innermost
 
 
+def test_a_model_that_does_not_take_the_layout_is_told_what_to_leave_out():
+    batch = torch.rand(4, 3, 8, 8), torch.arange(4) % 3
+    model = layouts.Viewing()
+    records = fit(
+        model,
+        [batch],
+        validation=[batch],
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        epochs=1,
+        channels_last=True,
+    )
+
+    with pytest.raises(
+        InputError,
+        match=r"got RuntimeError from Viewing: view size is .*: leave channels_last out$",
+    ):
+        next(records)
+
+
 def test_both_layouts_learn_the_same():
     images, labels = torch.rand(16, 3, 8, 8), torch.arange(16) % 4
     losses = []

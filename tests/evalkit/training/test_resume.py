@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -154,6 +155,50 @@ def test_a_signal_ends_training_with_the_command_that_goes_on(data, tmp_path, nu
     kept = torch.load(out / "last.pth", weights_only=True)
     assert len(kept["position"]["records"]) == len(log(out)) == len(said.splitlines())
     assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("choice", [["--resume"], []])
+def test_a_second_training_does_not_disturb_one_at_work(data, tmp_path, choice):
+    out = tmp_path / "run"
+    process = started(data, out)
+    wait_for_epochs(out, 1, process)
+    command = [*process.args, *choice]
+    second = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, check=False)
+    wait_for_epochs(out, len(log(out)) + 1, process)  # it goes on
+
+    process.terminate()
+    _said, complained = process.communicate(timeout=60)
+
+    assert process.returncode == 143, complained
+    assert second.returncode == 2
+    who = f"process {process.pid} on {platform.node()}, since "
+    begin = f"evalkit: out must be free of other runs, got {out} with {who}"
+    assert second.stderr.startswith(begin)
+    assert second.stderr.endswith(", at work: wait for it, or choose another folder\n")
+    assert second.stderr.count("\n") == 1
+
+
+def test_a_training_that_has_begun_meanwhile_is_not_disturbed_either(data, tmp_path):
+    late = job(data, tmp_path)
+    early = job(data, tmp_path).epochs()
+    next(early)
+    written = log(tmp_path)
+
+    with pytest.raises(InputError, match="out must be free of other runs"):
+        next(late.epochs())
+
+    assert log(tmp_path).equals(written)
+    early.close()
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_the_lock_of_a_dead_training_is_not_in_the_way(data, tmp_path):
+    recipe = replace(FULL, epochs=1, warm_up=0)
+    (tmp_path / ".lock").write_text('{"process": 1, "host": "gone", "since": "long ago"}')
+
+    list(job(data, tmp_path, recipe=recipe, resume=False).epochs())
+
+    assert (tmp_path / "last.pth").exists()
 
 
 def test_resuming_what_is_done_only_reports_again(data, tmp_path):
