@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalkit.errors import InputError
-from evalkit.images.geometry import cropped, resized
+from evalkit.images.geometry import cropped, middle, resized
 from evalkit.models import import_torchvision
 
 if TYPE_CHECKING:
@@ -105,8 +105,10 @@ class TransformSpec:
     def _part_of(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return what is left of a tensor by resizing and cropping; random numbers as v2's."""
         if self.random_area is None:
+            if self.resize is not None and self.crop is not None:
+                return middle(pixels, self.resize, self.crop, self.interpolation)
             if self.resize is not None:
-                pixels = resized(pixels, self.resize, self.interpolation)
+                return resized(pixels, self.resize, self.interpolation)
             return pixels if self.crop is None else cropped(pixels, self.crop)
         assert self.crop is not None  # noqa: S101 - seen to by __post_init__
         drawn = _geometry(self).transforms[0].make_params([pixels])
@@ -120,6 +122,15 @@ class TransformSpec:
         """Whether tensors are resized into the pixels that Pillow gives, within 1 of 255."""
         leaves_the_size = self.resize is None and self.random_area is None
         return leaves_the_size or self.interpolation == "bilinear"
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Shape (C, H, W) of what the model sees; None where it depends on the image."""
+        size = self.resize if self.crop is None else self.crop
+        if size is None or (self.crop is None and not isinstance(size, tuple)):
+            return None
+        height, width = size if isinstance(size, tuple) else (size, size)
+        return CHANNELS[self.mode], height, width
 
     def normalize(self, pixels: torch.Tensor, *, into: torch.Tensor | None = None) -> torch.Tensor:
         """Turn pixels of shape (N, C, H, W), uint8, into float32, on the device they are on.

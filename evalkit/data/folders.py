@@ -56,7 +56,7 @@ def class_folders(root: Path) -> Source:
     labels = [name for name, _path in found]
     paths = [path for _name, path in found]
     return of_files(
-        lambda position: read_bytes(root / paths[position]),
+        lambda position: read_bytes(f"{root}/{paths[position]}"),
         name=str(root),
         paths=tuple(paths),
         labels=labels,

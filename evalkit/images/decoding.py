@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PLACES = ("cpu", "gpu")
 HALF = 2
-_COLOURS = {"RGB": "RGB", "L": "GRAY"}  # Pillow's name -> that of torchvision and torchcodec
+_COLOURS = {"RGB": "RGB", "L": "GRAY"}  # Pillow's names -> those of the libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +87,17 @@ class Decoder:
 
     Attributes:
         name: What decodes, for the record.
+        waits: Whether JPEG files are decoded together, see `decode_waiting`.
     """
 
     def __init__(self, transform: TransformSpec, how: Decoding = EXACT) -> None:
         self._mode = transform.mode
-        self._waits = how.place == "gpu"
-        self._as_tensors = transform.is_exact_on_tensors or how.fast or self._waits
+        self.waits = how.place == "gpu"
+        self._as_tensors = transform.is_exact_on_tensors or how.fast or self.waits
         self._draft = transform.resize if how.fast else None
         self._jpegs: Jpegs | None = None
         self._progressive = True
-        if self._waits:
+        if self.waits:
             self._jpegs = gpu_jpegs()
         elif self._as_tensors:
             self._jpegs = exact_jpegs()
@@ -159,7 +160,7 @@ class Decoder:
         if "progressive" in file.info and not self._progressive:
             return None
         data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-        if self._waits:
+        if self.waits:
             return Waiting(data)
         try:
             return self._jpegs.decode([data], _COLOURS[file.mode], "cpu")[0]
@@ -179,7 +180,7 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
 @functools.cache
 def exact_jpegs() -> Jpegs | None:
     """Return the first library that is installed and gives the very pixels of Pillow, or None."""
-    candidates = (_torchcodec(), _torchvision())
+    candidates = (_simplejpeg(), _torchcodec(), _torchvision())
     return next((one for one in candidates if one is not None and equals_pillow(one)), None)
 
 
@@ -255,6 +256,23 @@ def _decodes_as_pillow(library: Jpegs, encoded: bytes, mode: str) -> bool:
     except RuntimeError:  # built without libjpeg
         return False
     return torch.equal(given, expected)
+
+
+def _simplejpeg() -> Jpegs | None:
+    try:
+        import simplejpeg
+    except ImportError:  # not there, or for another NumPy
+        return None
+
+    def decode(encoded: Sequence[torch.Tensor], colours: str, _device: str) -> list[torch.Tensor]:
+        try:
+            # strict: what libjpeg warns of is Pillow's to judge
+            images = [simplejpeg.decode_jpeg(one.numpy(), colours, strict=True) for one in encoded]
+        except ValueError as error:
+            raise RuntimeError(str(error)) from error
+        return [torch.from_numpy(one).permute(2, 0, 1) for one in images]
+
+    return Jpegs(name=f"simplejpeg {version('simplejpeg')}", decode=decode)
 
 
 def _torchcodec() -> Jpegs | None:

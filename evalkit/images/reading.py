@@ -31,6 +31,7 @@ _TURNS = {  # not by ImageOps.exif_transpose, which fails on EXIF data that it c
 }
 BACKGROUND = "white"
 BRIGHTEST = 255
+USUAL_BYTES = 64 << 20  # of an image file, at most
 
 ROTATED = "turned upright by EXIF orientation, which many training programs ignore"
 TRANSPARENT = f"transparent, laid on {BACKGROUND}"
@@ -68,7 +69,7 @@ def read_image(path: Path, mode: str) -> tuple[Image.Image, tuple[str, ...]]:
     return decode_image(read_bytes(path), mode)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
     """Return what a file holds.
 
     Raises:
@@ -84,9 +85,14 @@ def read_bytes(path: Path) -> bytes:
     except ValueError as error:  # a name that no file can have
         raise UnreadableError(str(error)) from error
     try:
-        kind = os.fstat(handle).st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        told = os.fstat(handle)
+        if not (stat.S_ISREG(told.st_mode) or stat.S_ISDIR(told.st_mode)):
             raise UnreadableError("it is no file, but a pipe, a socket or a device")
+        if told.st_size < USUAL_BYTES:
+            data = os.read(handle, told.st_size + 1)
+            if len(data) == told.st_size:  # one call did, as for nearly all files
+                return data
+            os.lseek(handle, 0, os.SEEK_SET)
         with os.fdopen(handle, "rb", closefd=False) as file:
             return file.read()
     except OSError as error:

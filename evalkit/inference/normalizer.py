@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class Normalizer:
             or memory.shape[1:] != pixels.shape[1:]
             or memory.stride()[1:] != pixels.stride()[1:]
         ):
+            dense = torch.empty_like(pixels, device="meta")
+            room = np.empty(dense.numel(), np.float32)  # in large pages, which torch asks not for
             with torch.inference_mode(mode=False):  # it may be used outside of it, too
-                memory = self._memory = torch.empty_like(pixels, dtype=torch.float32)
+                flat = torch.from_numpy(room)
+                memory = self._memory = flat.as_strided(dense.shape, dense.stride())
         return memory[: len(pixels)]

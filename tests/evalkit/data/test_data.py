@@ -18,6 +18,7 @@ from evalkit.data import Loaded, Source, open_data
 from evalkit.data.torch_dataset import torch_dataset
 from evalkit.errors import InputError
 from evalkit.images.batches import Audit, Unreadable, batches
+from evalkit.images.decoding import as_tensor
 from evalkit.transforms import evaluation
 from evalkit.wording import natural_order
 
@@ -318,6 +319,30 @@ def test_every_readable_sample_comes_once_in_order(tmp_path):
     assert len(indices) + len(audit.unreadable) == len(source)
     with_image = TRANSFORM.pixels(coloured("blue", 3))
     assert torch.equal(found[0].pixels[3], with_image)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [TRANSFORM, evaluation(resize=(9, 7), crop=None), evaluation(resize=None, crop=None)],
+    ids=["memory of a known size", "another", "of a size that the images tell"],
+)
+def test_every_sample_has_its_own_pixels_wherever_others_are_missing(tmp_path, transform):
+    root = write_folders(tmp_path / "data", {"blue": 9, "red": 9})
+    generator = np.random.default_rng(0)
+    for path in root.rglob("*.png"):
+        Image.fromarray(generator.integers(0, 256, (24, 30, 3), dtype=np.uint8)).save(path)
+    for name in ("blue/0.png", "blue/4.png", "blue/5.png", "red/8.png"):
+        (root / name).write_bytes(b"")
+    source, outputs = open_data(root), {"blue": 0, "red": 1}
+
+    found = list(batches(source, transform, outputs, batch_size=6, workers=3, audit=Audit()))
+
+    assert [len(batch.indices) for batch in found] == [3, 6, 5]
+    for batch in found:
+        assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
+        for index, pixels in zip(batch.indices, batch.pixels, strict=True):
+            with Image.open(root / source.paths[index]) as image:
+                assert torch.equal(pixels, transform.pixels(as_tensor(image)))
 
 
 def test_a_share_of_the_samples_and_what_was_noticed_up_to_every_batch(tmp_path):

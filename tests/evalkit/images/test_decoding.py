@@ -15,7 +15,11 @@ from evalkit.images.reading import GREY, INKS, ROTATED, UnreadableError, decode_
 from evalkit.transforms import evaluation
 
 GREY_TRANSFORM = evaluation(mode="L", mean=(0.5,), std=(0.5,))
-LIBRARIES = {"torchcodec": decoding._torchcodec, "torchvision": decoding._torchvision}
+LIBRARIES = {
+    "simplejpeg": decoding._simplejpeg,
+    "torchcodec": decoding._torchcodec,
+    "torchvision": decoding._torchvision,
+}
 JPEG_KINDS = {
     "usual": {},
     "progressive": {"progressive": True},

@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from evalkit.images.decoding import as_tensor
-from evalkit.images.geometry import cropped, resized
+from evalkit.images.geometry import cropped, middle, resized
 from evalkit.transforms import evaluation
 
 SIZES = [
@@ -75,6 +75,27 @@ def test_tensors_of_ones_own_are_resized_as_by_torchvision(interpolation):
     # torchvision before 0.24 computes the bilinear ones in floats on processors with AVX-512
     in_floats = interpolation == "bilinear" and Version(torchvision.__version__) < Version("0.24")
     assert off.max() <= (1 if in_floats else 0)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest-exact"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_middle_of_an_image_is_the_same_whether_the_rest_was_resized_or_not(
+    mode, interpolation
+):
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        size = (int(generator.integers(20, 700)), int(generator.integers(20, 700)))
+        resize, crop = sorted(generator.integers(16, 300, size=2).tolist(), reverse=True)
+        if number % 3 == 0:
+            resize, crop = crop, resize  # framed in black
+        elif number % 3 == 1:
+            resize, crop = (resize, resize + 7), (crop, crop // 2 + 1)
+        pixels = as_tensor(picture(size, mode, number))
+
+        found = middle(pixels, resize, crop, interpolation)
+
+        expected = cropped(resized(pixels, resize, interpolation), crop)
+        assert torch.equal(found, expected), (size, resize, crop)
 
 
 def test_only_a_few_pixels_in_a_thousand_differ():
