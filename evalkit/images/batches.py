@@ -53,7 +53,7 @@ class _Room:
 
     def put(self, place: int, pixels: torch.Tensor) -> torch.Tensor:
         """Copy an image of shape (C, H, W) into its place, and return it there."""
-        np.copyto(self._images[place], pixels.permute(1, 2, 0).numpy())
+        np.copyto(self._images[place], pixels.permute(1, 2, 0).cpu().numpy())
         return self._memory[place].permute(2, 0, 1)
 
     def batch(self, places: list[int]) -> torch.Tensor:
@@ -157,15 +157,15 @@ def _in_order(
         left = min(count - given, ahead)
         size = max(1, min(AT_ONCE, left // (2 * workers)))  # fewer towards the end
         while waiting and given + size - taken > ahead:
-            some, done = waiting.popleft()
-            taken += len(some)
-            yield from zip(some, done.result(), strict=True)
-        some = list(islice(places, size))
-        waiting.append((some, pool.submit(prepare, some)))
+            group, done = waiting.popleft()
+            taken += len(group)
+            yield from zip(group, done.result(), strict=True)
+        group = list(islice(places, size))
+        waiting.append((group, pool.submit(prepare, group)))
         given += size
     while waiting:
-        some, done = waiting.popleft()
-        yield from zip(some, done.result(), strict=True)
+        group, done = waiting.popleft()
+        yield from zip(group, done.result(), strict=True)
 
 
 @dataclass(frozen=True)
