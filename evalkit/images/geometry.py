@@ -7,7 +7,6 @@ two are equally near: for both Pillow is asked, unless only a tensor is given.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,8 +68,9 @@ def resized(pixels: torch.Tensor, size: Size, interpolation: str) -> torch.Tenso
 def middle(pixels: torch.Tensor, size: Size, crop: Size, interpolation: str) -> torch.Tensor:
     """Return the middle of an image of another size: `cropped` of `resized`, to the last bit.
 
-    What lies below and right of the crop is left out of the resizing, which takes a sixth less
-    time; torch has no way to leave out what lies above and left of it.
+    Where a CPU makes an image smaller bilinearly, what lies below and right of the crop is left out
+    of the resizing, which takes a sixth less time; torch has no way to leave out what lies above
+    and left of it.
 
     Args:
         pixels: See `resized`.
@@ -87,16 +87,15 @@ def middle(pixels: torch.Tensor, size: Size, crop: Size, interpolation: str) -> 
     before, after = tuple(pixels.shape[1:]), resized_size(pixels.shape[1], pixels.shape[2], size)
     wanted = crop if isinstance(crop, tuple) else (crop, crop)
     starts = [round((full - kept) / 2) for full, kept in zip(after, wanted, strict=True)]
-    # Of the image as it is, up to where the last pixel that is kept gets its share from.
     read = [
-        math.ceil((start + kept + REACH) * max(old / new, 1))
+        _read_for(start + kept, old, new)
         for start, kept, old, new in zip(starts, wanted, before, after, strict=True)
     ]
     if (
-        interpolation == "nearest-exact"
+        interpolation != "bilinear"
         or pixels.device.type != "cpu"
         or min(starts) < 0
-        or not all(end < old for end, old in zip(read, before, strict=True))
+        or not all(length < old for length, old in zip(read, before, strict=True))
     ):
         return cropped(resized(pixels, size, interpolation), crop)
     part = functional.interpolate(
@@ -107,6 +106,19 @@ def middle(pixels: torch.Tensor, size: Size, crop: Size, interpolation: str) -> 
     ).squeeze(0)
     top, left = starts
     return part[:, top : top + wanted[0], left : left + wanted[1]]
+
+
+def _read_for(wanted: int, old: int, new: int) -> int:
+    """Return from how many of *old* pixels the first *wanted* of *new* can be made, or *old*.
+
+    From so many that all that torch makes of them is made of as many pixels as in the whole image:
+    one that lacks some has larger weights, and the largest one decides how all are rounded.
+    """
+    if new >= old:  # torch does not resize what it takes for as long as before
+        return old
+    first = -(-(wanted + 1) * old // new)
+    whole = (length for length in range(first, old) if 2 * (length * new % old) >= old)
+    return next(whole, old)
 
 
 def together(images: Sequence[torch.Tensor]) -> torch.Tensor:

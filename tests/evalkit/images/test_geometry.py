@@ -98,6 +98,29 @@ def test_the_middle_of_an_image_is_the_same_whether_the_rest_was_resized_or_not(
         assert torch.equal(found, expected), (size, resize, crop)
 
 
+@pytest.mark.parametrize(
+    ("short", "resize", "crop"),
+    [
+        *((short, 256, 224) for short in (250, 254, 255, 256, 257, 258, 511, 512, 513)),
+        *((short, 256, 224) for short in range(1022, 1092, 6)),
+        *((short, 64, 56) for short in range(255, 279)),
+        (145, 146, 128),
+        (234, 235, 224),
+        (336, 79, 41),
+        (300, 300, 299),
+    ],
+)
+def test_the_middle_is_the_same_where_scales_are_near_one_or_a_power_of_two(short, resize, crop):
+    generator = np.random.default_rng(short)
+    for long in (short, short + 1, short * 4 // 3):
+        image = generator.integers(0, 256, (short, long, 3), dtype=np.uint8)
+        pixels = as_tensor(Image.fromarray(image))
+
+        found = middle(pixels, resize, crop, "bilinear")
+
+        assert torch.equal(found, cropped(resized(pixels, resize, "bilinear"), crop))
+
+
 def test_only_a_few_pixels_in_a_thousand_differ():
     image = picture((500, 375))
 
