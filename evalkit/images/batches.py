@@ -20,7 +20,7 @@ from evalkit.images.reading import UnreadableError
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from evalkit.data import Source
     from evalkit.images.decoding import Decoding
@@ -101,7 +101,7 @@ def batches(
     audit: Audit,
     positions: Sequence[int] | None = None,
     decoding: Decoding = EXACT,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Yield all readable samples once, in order, cut into batches at the same positions always.
 
     What has no prediction leaves a gap in its batch, which may become empty: so a part of the

@@ -17,20 +17,24 @@ from evalkit.errors import InputError
 from evalkit.images.geometry import resized_size
 from evalkit.images.reading import (
     GREY,
+    ON_THEIR_SIDE,
     ROTATED,
     UnreadableError,
+    damage_told,
     finished,
     is_upright,
     oddities_of,
     opened,
+    orientation_of,
     to_mode,
 )
 
 if TYPE_CHECKING:
-    from evalkit.transforms import TransformSpec
+    from evalkit.transforms import Size, TransformSpec
 
 PLACES = ("cpu", "gpu")
 HALF = 2
+MOST_PIXELS = 178_956_970  # of an image, what Pillow takes for an attack beyond
 _COLOURS = {"RGB": "RGB", "L": "GRAY"}  # Pillow's names -> those of the libraries
 
 
@@ -94,6 +98,7 @@ class Decoder:
         self._mode = transform.mode
         self.waits = how.place == "gpu"
         self._as_tensors = transform.is_exact_on_tensors or how.fast or self.waits
+        self._resize = transform.resize
         self._draft = transform.resize if how.fast else None
         self._jpegs: Jpegs | None = None
         self._progressive = True
@@ -121,9 +126,11 @@ class Decoder:
         if isinstance(image, torch.Tensor):
             return image, ()
         if isinstance(image, Image.Image):  # upright or not is for whoever made it to say
-            oddities = tuple(one for one in oddities_of(image) if one != ROTATED)
-            return self._as_wanted(to_mode(image, self._mode)), oddities
+            with damage_told():  # it may be one of which only the header was read
+                oddities = tuple(one for one in oddities_of(image) if one != ROTATED)
+                return self._as_wanted(to_mode(image, self._mode)), oddities
         with opened(image) as file:
+            self._refuse_the_endless(file)
             pixels = self._by_library(file, image)
             if pixels is not None:
                 return pixels, (GREY,) if file.mode == "L" else ()
@@ -151,7 +158,7 @@ class Decoder:
         if file.format != "JPEG" or file.mode not in {"L", self._mode}:
             return None
         if self._draft is not None:
-            height, width = resized_size(file.height, file.width, self._draft)
+            height, width = resized_size(file.height, file.width, self._as_stored(file))
             if min(file.height // height, file.width // width) >= HALF:
                 file.draft(None, (width, height))
                 return None
@@ -166,6 +173,25 @@ class Decoder:
             return self._jpegs.decode([data], _COLOURS[file.mode], "cpu")[0]
         except RuntimeError:
             return None
+
+    def _refuse_the_endless(self, file: Image.Image) -> None:
+        """Raise where an image is so narrow that its other side would become endless."""
+        if self._resize is None:
+            return
+        height, width = resized_size(file.height, file.width, self._resize)
+        if height * width > MOST_PIXELS:
+            raise UnreadableError(
+                f"of {file.width} x {file.height} pixels it would become one of {width:,} x "
+                f"{height:,} when it is resized"
+            )
+
+    def _as_stored(self, file: Image.Image) -> Size:
+        """Return what a file is resized to, by the sides that it has before it is turned."""
+        size = self._draft
+        assert size is not None  # noqa: S101 - the caller asked
+        if isinstance(size, tuple) and orientation_of(file) in ON_THEIR_SIDE:
+            return size[1], size[0]
+        return size
 
     def _as_wanted(self, image: Image.Image) -> Image.Image | torch.Tensor:
         return as_tensor(image) if self._as_tensors else image

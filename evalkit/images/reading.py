@@ -20,6 +20,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = 1
+ON_THEIR_SIDE = (5, 6, 7, 8)  # rows are columns once they are turned
 _TURNS = {  # not by ImageOps.exif_transpose, which fails on EXIF data that it cannot write again
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -125,12 +126,24 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
     Raises:
         UnreadableError: It is no image, or something in the body found it damaged.
     """
+    with damage_told():
+        try:
+            with Image.open(io.BytesIO(encoded)) as image:
+                yield image
+        except UnidentifiedImageError:
+            what = "is no image of a known format" if encoded else "is empty"
+            raise UnreadableError(f"the file {what}") from None
+
+
+@contextmanager
+def damage_told() -> Iterator[None]:
+    """Say of any damage that Pillow finds what it is.
+
+    Raises:
+        UnreadableError: It found some.
+    """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            yield image
-    except UnidentifiedImageError:
-        what = "is no image of a known format" if encoded else "is empty"
-        raise UnreadableError(f"the file {what}") from None
+        yield
     except DAMAGE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UnreadableError(reason or type(error).__name__) from error

@@ -246,3 +246,32 @@ def test_as_tensor_keeps_colours_side_by_side():
     assert tuple(pixels.shape) == (3, 4, 5)
     assert pixels.stride(0) == 1
     assert tuple(as_tensor(picture(5, 4).convert("L")).shape) == (1, 4, 5)
+
+
+def test_a_photo_on_its_side_is_not_reduced_below_what_it_becomes():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # 4000 x 1000 in the file, 1000 x 4000 upright
+    file = encoded(picture(4000, 1000), exif=exif)
+
+    found, _oddities = Decoder(evaluation(resize=(200, 1000)), Decoding(fast=True)).decode(file)
+    reduced, _oddities = Decoder(evaluation(resize=(1000, 200)), Decoding(fast=True)).decode(file)
+
+    assert tuple(found.shape) == (3, 4000, 1000)
+    assert tuple(reduced.shape) == (3, 1000, 250)
+
+
+def test_an_image_that_pillow_has_not_read_yet_may_be_damaged(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(picture())[:900])
+
+    with Image.open(path) as image, pytest.raises(UnreadableError, match="truncated"):
+        Decoder(evaluation()).decode(image)
+
+
+def test_an_image_that_would_become_endless():
+    file = encoded(Image.new("L", (60_000, 1)), "PNG")
+
+    with pytest.raises(UnreadableError, match="of 60000 x 1 pixels it would become one of 15,360"):
+        Decoder(evaluation()).decode(file)
+
+    assert Decoder(evaluation(resize=(9, 9))).decode(file)[0].shape == (3, 1, 60_000)
