@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+OF_EVALUATION = "unfinished/lock"  # in the folder that is written to
+OF_TRAINING = ".lock"
 HELD = {errno.EAGAIN, errno.EACCES}
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -46,6 +48,22 @@ def locked(path: Path, *, out: Path) -> Iterator[bool]:
         stream.write(json.dumps(me).encode())
         stream.flush()
         yield held
+
+
+def refuse_company(out: Path, *names: str) -> None:
+    """Raise while another run is at work in a folder.
+
+    Args:
+        out: The folder, which need not exist.
+        names: Of the locks that such a run would hold.
+
+    Raises:
+        InputError: One is.
+    """
+    for path in (out / name for name in names):
+        if path.is_file():
+            with locked(path, out=out):
+                pass
 
 
 @contextmanager

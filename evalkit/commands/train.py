@@ -120,8 +120,11 @@ def train(
             if us.is_first:
                 click.echo(_complete(job))
             return 0
-        with stop_on_signals() as stop:
-            _run(job, stop, tensorboard=tensorboard)
+        try:
+            with stop_on_signals() as stop:
+                _run(job, stop, tensorboard=tensorboard)
+        finally:
+            job.checkpoints.let_go()
     if stop.is_made:
         if us.is_first:
             click.echo(_farewell(stop.signal, out, us.size), err=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
-from evalkit.lock import locked
+from evalkit.lock import OF_EVALUATION, OF_TRAINING, locked, refuse_company
 from evalkit.run.identity import refuse_differences
 from evalkit.run.shard import Shard, read_shard, said_by, to_bytes
 from evalkit.whole_file import write_whole
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from evalkit.run.cut import Cut
 
-NAME = "unfinished"  # beside the results, and gone once they are there
+NAME, LOCK = OF_EVALUATION.split("/")  # beside the results, and gone once they are there
 RUN = "run.json"
-LOCK = "lock"
 SHARD = "shard-{:07}.parquet"
 
 
@@ -105,13 +104,15 @@ def refuse_leftovers(out: Path) -> None:
     """Raise if an unfinished run is in a folder that is not to go on with it.
 
     Raises:
-        InputError: There is one.
+        InputError: There is one, with predictions.
     """
     folder = out / NAME
     if not (folder / RUN).exists():
         return
     with locked(folder / LOCK, out=out):  # a run at work is the more important news
         shards = len(list(folder.glob(SHARD.format(0).replace("0000000", "*"))))
+        if not shards:
+            return  # nothing is lost with it
         raise InputError(
             f"out must be free of unfinished runs, got {folder} with {shards} finished parts of "
             "one: go on with it by resume=True, or remove that folder"
@@ -134,6 +135,7 @@ def begun(out: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[U
         InputError: Another run is at work there, an unfinished one is there and not wanted or of
             something else, or nothing can be written.
     """
+    refuse_company(out, OF_TRAINING)
     if not resume:
         refuse_leftovers(out)
     identity = json.loads(json.dumps(identity))  # as a former run's is read
@@ -141,12 +143,16 @@ def begun(out: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[U
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    is_ours = False
     try:
         with locked(folder / LOCK, out=out) as held:
-            run = _went_on(folder, identity) if (folder / RUN).exists() else _new(folder, identity)
+            is_ours = True
+            is_there = resume and (folder / RUN).exists()
+            run = _went_on(folder, identity) if is_there else _new(folder, identity)
             yield Unfinished(folder=folder, run=run, is_locked=held)
     except BaseException:
-        _leave_nothing_empty(folder, made)
+        if is_ours:  # another run may have come between
+            _leave_nothing_empty(folder, made)
         raise
 
 

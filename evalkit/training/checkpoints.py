@@ -15,17 +15,16 @@ import torch
 from evalkit.checkpoint.save import write_checkpoint
 from evalkit.distributed import rank
 from evalkit.errors import InputError
-from evalkit.lock import locked
+from evalkit.lock import OF_EVALUATION, OF_TRAINING, locked, refuse_company
 from evalkit.whole_file import written_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from evalkit.training.state import State
 
 LAST = "last.pth"
 BEST = "best.pth"
-LOCK = ".lock"
 OF_AN_EPOCH = re.compile(r"epoch_(\d+)\.pth")
 UNFINISHED = re.compile(r"\.((last|best|epoch_\d+)\.pth|log\.csv|manifest\.csv)\.[0-9a-f]{8}\.tmp")
 
@@ -75,6 +74,8 @@ class Checkpoints:
             )
         self.folder, self.keep, self.every_steps = Path(folder), keep, every_steps
         self.notes = dict(notes or {})
+        self._hold: ExitStack | None = None
+        self._lock = os.stat_result(range(10))  # the file, once it is held
 
     def is_due(self, step: int) -> bool:
         """Whether to write after so many steps of an epoch."""
@@ -122,6 +123,8 @@ class Checkpoints:
         names = [BEST] if best else []
         names += [f"epoch_{epoch:04}.pth"] if epoch is not None and self.keep else []
         names += [LAST]  # by which a run goes on: when it is there, the others are
+        if self._hold is not None:
+            self._refuse_another_folder()
         self._make_folder()
         write_checkpoint(self.folder / names[0], tensors, kept)
         for name in names[1:]:
@@ -136,32 +139,47 @@ class Checkpoints:
             if UNFINISHED.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the folder, which is made, against other trainings for as long as a block runs.
+    def hold(self) -> None:
+        """Hold the folder, which is made, against other runs, until `let_go` or the process ends.
 
         Raises:
             InputError: Another one is at work there, or it cannot be written to.
         """
-        self._make_folder()
-        lock = self.folder / LOCK
+        if rank() or self._hold is not None:
+            return
+        made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         with ExitStack() as stack:
+            stack.callback(_remove_empty, made)
+            refuse_company(self.folder, OF_EVALUATION)
+            self._make_folder()
+            lock = self.folder / OF_TRAINING
             with self._written_to():
                 stack.enter_context(locked(lock, out=self.folder))
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
+                self._lock = lock.stat()
+            stack.callback(lock.unlink, missing_ok=True)
+            self._hold = stack.pop_all()
 
-    def refuse_company(self) -> None:
-        """Raise while another training is at work in the folder.
+    def let_go(self) -> None:
+        """Hold the folder no longer; one that was made and has nothing in it is removed."""
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
+
+    def _refuse_another_folder(self) -> None:
+        """Raise if the folder that is held is not the one that is there now.
 
         Raises:
-            InputError: One is.
+            InputError: It was removed, or exchanged.
         """
-        if rank() == 0 and (self.folder / LOCK).exists():
-            with self.held():
-                return
+        try:
+            is_there = os.path.samestat((self.folder / OF_TRAINING).stat(), self._lock)
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise InputError(
+                f"{self.folder}: expected the folder that this training began in, got none or "
+                "another: it was removed meanwhile, and what was in it is lost; begin anew"
+            )
 
     def _make_folder(self) -> None:
         """Make the folder, and see that it can be written to."""
@@ -193,6 +211,15 @@ class Checkpoints:
         }
         for epoch in sorted(found)[: max(0, len(found) - self.keep)]:
             found[epoch].unlink(missing_ok=True)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that have nothing in them, the innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # something is
+            return
 
 
 def _same_file(source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -339,11 +340,12 @@ def _agreed(stop: StopRequest, step: int) -> bool:
 
 def _bar(how: _How, position: Position) -> tqdm[NoReturn]:
     steps = how.train.order.steps if isinstance(how.train, TrainingBatches) else None
+    shown = how.progress and sys.stderr is not None
     return tqdm(
         total=steps,
         initial=position.step,
         desc=f"epoch {position.epoch}",
         unit="step",
         leave=False,
-        disable=None if how.progress else True,  # None: where there is no terminal
+        disable=None if shown else True,  # None: where there is no terminal
     )

@@ -88,8 +88,15 @@ class Job:
             progress: Whether a terminal sees a bar for every epoch.
 
         Raises:
-            InputError: Another training is at work in *out*, or see `evalkit.training.fit`.
+            InputError: Another run is at work in *out*, or see `evalkit.training.fit`.
         """
+        processes().agreed(self.checkpoints.hold)
+        try:
+            yield from self._epochs(stop, progress=progress)
+        finally:
+            self.checkpoints.let_go()
+
+    def _epochs(self, stop: StopRequest | None, *, progress: bool) -> Iterator[EpochRecord]:
         recipe, classes, model = self.recipe, self.split.classes, self.begun.model
         order = self._order()
         optimizer = optimizer_of(model, recipe)
@@ -139,16 +146,12 @@ class Job:
             stop=stop,
             progress=progress,
         )
-        with ExitStack() as stack:
-            processes().agreed(
-                lambda: stack.enter_context(self.checkpoints.held()) if rank() == 0 else None
-            )
-            if records:  # killed between checkpoint and log
-                self._log(records)
-            for record in training:
-                records.append(record)
-                self._log(records)
-                yield record
+        if records:  # killed between checkpoint and log
+            self._log(records)
+        for record in training:
+            records.append(record)
+            self._log(records)
+            yield record
 
     def report(self) -> Evaluation:
         """Evaluate the best checkpoint on the validation samples; write nothing.
@@ -244,60 +247,63 @@ def prepare(
     if workers is not None and workers < 0:
         raise InputError(f"workers must be 0 or more, got {workers}")
     checkpoints = Checkpoints(out, keep=keep, every_steps=checkpoint_every)
-    checkpoints.refuse_company()
-    kept = former_state(out, resume=resume)
-    split = open_split(data, val_fraction=val_fraction, seed=recipe.seed)
-    seed_everything(recipe.seed, deterministic=recipe.deterministic)
-    begun = (
-        start(
-            model,
-            num_classes=len(split.classes),
-            pretrained=pretrained,
-            init_from=init_from,
-            weights=weights,
-            classes=split.classes,
-            new_head=new_head,
+    with ExitStack() as stack:
+        checkpoints.hold()  # until its epochs are over, or something is wrong
+        stack.callback(checkpoints.let_go)
+        kept = former_state(out, resume=resume)
+        split = open_split(data, val_fraction=val_fraction, seed=recipe.seed)
+        seed_everything(recipe.seed, deterministic=recipe.deterministic)
+        begun = (
+            start(
+                model,
+                num_classes=len(split.classes),
+                pretrained=pretrained,
+                init_from=init_from,
+                weights=weights,
+                classes=split.classes,
+                new_head=new_head,
+            )
+            if kept is None
+            else shell(kept, model, len(split.classes))
         )
-        if kept is None
-        else shell(kept, model, len(split.classes))
-    )
-    preset = recipe.evaluation_transform(begun.transform)
-    split, left_out = without_unreadable(split, preset.mode, kept, skip=on_unreadable == "skip")
-    noted = {
-        "classes": list(split.classes),
-        "transform": preset.as_dict(),
-        "recipe": recipe.as_dict(),
-        "data": {"name": str(split.train.name), "fingerprint": split.fingerprint()},
-        "left_out": left_out,
-        "new_head": begun.new_head if kept is None else kept.get("new_head", False),
-    }
-    if begun.spec is not None:
-        noted["model_spec"] = begun.spec
-    if kept is not None:
-        refuse_another_training(kept, noted, out)
-    shape(begun.model, recipe, where)
-    job = Job(
-        split=split,
-        recipe=recipe,
-        out=out,
-        begun=begun,
-        evaluation_transform=preset,
-        checkpoints=checkpoints,
-        device=where,
-        workers=_default_workers() if workers is None else workers,
-        former=() if kept is None else tuple(position_of(kept).records),
-        warnings=(*about_left_out(left_out), *split.warnings),
-        is_complete=is_complete(kept, out, epochs=recipe.epochs),
-    )
-    job._order()  # noqa: SLF001 - says what is wrong with the sizes of steps
-    checkpoints.notes = {**noted, "command": command, "environment": environment(where)}
-    torch.manual_seed(recipe.seed + rank())  # each rank drops out others
-    if job.is_complete:
+        preset = recipe.evaluation_transform(begun.transform)
+        split, left_out = without_unreadable(split, preset.mode, kept, skip=on_unreadable == "skip")
+        noted = {
+            "classes": list(split.classes),
+            "transform": preset.as_dict(),
+            "recipe": recipe.as_dict(),
+            "data": {"name": str(split.train.name), "fingerprint": split.fingerprint()},
+            "left_out": left_out,
+            "new_head": begun.new_head if kept is None else kept.get("new_head", False),
+        }
+        if begun.spec is not None:
+            noted["model_spec"] = begun.spec
+        if kept is not None:
+            refuse_another_training(kept, noted, out)
+        shape(begun.model, recipe, where)
+        job = Job(
+            split=split,
+            recipe=recipe,
+            out=out,
+            begun=begun,
+            evaluation_transform=preset,
+            checkpoints=checkpoints,
+            device=where,
+            workers=_default_workers() if workers is None else workers,
+            former=() if kept is None else tuple(position_of(kept).records),
+            warnings=(*about_left_out(left_out), *split.warnings),
+            is_complete=is_complete(kept, out, epochs=recipe.epochs),
+        )
+        job._order()  # noqa: SLF001 - says what is wrong with the sizes of steps
+        checkpoints.notes = {**noted, "command": command, "environment": environment(where)}
+        torch.manual_seed(recipe.seed + rank())  # each rank drops out others
+        if job.is_complete:
+            return job
+        checkpoints.clean()
+        if split.drawn and rank() == 0:
+            write_record(out / MANIFEST, split.manifest())
+        stack.pop_all()
         return job
-    checkpoints.clean()
-    if split.drawn and rank() == 0:
-        write_record(out / MANIFEST, split.manifest())
-    return job
 
 
 def _default_workers() -> int:

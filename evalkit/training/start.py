@@ -106,10 +106,14 @@ def start(
     if not pretrained:
         model = models.build(spec, num_classes=num_classes)
         return Start(
-            model=model, spec=spec, transform=preset_of(model, spec), report=None, new_head=False
+            model=model,
+            spec=spec,
+            transform=preset_of(model, spec, in_training=True),
+            report=None,
+            new_head=False,
         )
     model = _pretrained(spec)
-    transform = preset_of(model, spec)
+    transform = preset_of(model, spec, in_training=True)
     replaced = new_head or find_head(model, head=head).num_classes != num_classes
     if replaced:
         replace_head(model, num_classes, head=head)
@@ -173,7 +177,7 @@ def _from_checkpoint(
     report = load_contents(
         contents, model, weights=weights, allow_partial=allow_partial, guess=choice.guess
     )
-    transform, chosen_by = choose_transform(None, report, model, choice.spec)
+    transform, chosen_by = choose_transform(None, report, model, choice.spec, in_training=True)
     if new_head:
         replace_head(model, num_classes, head=head)
     else:

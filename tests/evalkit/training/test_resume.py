@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import torch
 from training_runs import FULL, differences, tiny_net, write_split
 
 from evalkit.errors import InputError
+from evalkit.run.unfinished import begun
 from evalkit.training.checkpoints import Checkpoints
 from evalkit.training.job import prepare
 from evalkit.training.stopping import StopRequest
@@ -178,18 +180,51 @@ def test_a_second_training_does_not_disturb_one_at_work(data, tmp_path, choice):
     assert second.stderr.count("\n") == 1
 
 
-def test_a_training_that_has_begun_meanwhile_is_not_disturbed_either(data, tmp_path):
-    late = job(data, tmp_path)
-    early = job(data, tmp_path).epochs()
-    next(early)
-    written = log(tmp_path)
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_training_that_is_prepared_is_not_disturbed_either(data, tmp_path, has_begun):
+    """By one that would clean up, and write which samples it has drawn, before it finds out."""
+    early = job(data, tmp_path)
+    epochs = early.epochs()
+    if has_begun:
+        next(epochs)
+    unfinished = tmp_path / ".last.pth.0123abcd.tmp"
+    unfinished.touch()
 
     with pytest.raises(InputError, match="out must be free of other runs"):
-        next(late.epochs())
+        job(data, tmp_path)
 
-    assert log(tmp_path).equals(written)
-    early.close()
+    assert unfinished.exists()
+    early.checkpoints.let_go()
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_training_and_an_evaluation_keep_out_of_each_others_way(data, tmp_path):
+    early = job(data, tmp_path)
+
+    with (
+        pytest.raises(InputError, match="out must be free of other runs"),
+        begun(tmp_path, {}, resume=False),
+    ):
+        pass
+
+    early.checkpoints.let_go()
+    with (
+        begun(tmp_path, {}, resume=False),
+        pytest.raises(InputError, match="out must be free of other runs"),
+    ):
+        job(data, tmp_path)
+
+
+def test_a_training_whose_folder_was_removed_ends(data, tmp_path):
+    out = tmp_path / "run"
+    epochs = job(data, out).epochs()
+    next(epochs)
+    shutil.rmtree(out)
+
+    with pytest.raises(InputError, match="expected the folder that this training began in, got"):
+        list(epochs)
+
+    assert not out.exists()
 
 
 def test_the_lock_of_a_dead_training_is_not_in_the_way(data, tmp_path):
