@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evalkit.csv_faults import twins
 from evalkit.data.source import of_files
 from evalkit.errors import InputError
 from evalkit.images.reading import EXTENSIONS, read_bytes
@@ -46,13 +47,24 @@ def class_folders(root: Path) -> Source:
             f"data must be a folder with one folder per class, got {root} with the splits "
             f"{some(classes)}: give one of them, such as {root / classes[-1]}"
         )
+    if alike := twins(classes):
+        raise InputError(
+            f"data must have class folders that more than blanks tell apart, got {alike} in "
+            f"{root}: rename one"
+        )
     found = [(name, path) for name in classes for path in _images_under(root, name)]
     if not found:
         raise InputError(
             f"data must have images in its class folders, got {root} with none in "
             f"{counted(len(classes), 'folder')}: known are {', '.join(EXTENSIONS)}"
         )
-    _refuse_equal_leaves(root, found)
+    if undecodable := [path for _name, path in found if _not_utf_8(path)]:
+        raise InputError(
+            "data must have files with names in UTF-8, got "
+            f"{counted(len(undecodable), 'other')} in {root}: "
+            f"{some([ascii(path) for path in undecodable])}: rename them"
+        )
+    _refuse_equal_leaves(root, classes, found)
     labels = [name for name, _path in found]
     paths = [path for _name, path in found]
     return of_files(
@@ -65,7 +77,7 @@ def class_folders(root: Path) -> Source:
     )
 
 
-def _refuse_equal_leaves(root: Path, found: list[tuple[str, str]]) -> None:
+def _refuse_equal_leaves(root: Path, classes: list[str], found: list[tuple[str, str]]) -> None:
     """Refuse folders inside of class folders that some programs would take for classes.
 
     Whoever counts the innermost folders as classes (timm does) merges those of equal names. Where
@@ -84,10 +96,10 @@ def _refuse_equal_leaves(root: Path, found: list[tuple[str, str]]) -> None:
             within.setdefault(leaf, []).append(name)
     are_alike = len({frozenset(inner) for inner in leaves.values()}) == 1
     shared = [leaf for leaf, owners in within.items() if len(owners) > 1 and not are_alike]
-    shared += [leaf for leaf, owners in within.items() if {*leaves} & {leaf} - {*owners}]
+    shared += [leaf for leaf, owners in within.items() if {*classes} & {leaf} - {*owners}]
     if shared:
         leaf = min(shared)
-        owners = sorted({*within[leaf], *({leaf} & {*leaves})})
+        owners = sorted({*within[leaf], *({leaf} & {*classes})})
         raise InputError(
             "data must have folders inside of class folders that cannot be taken for classes, got "
             f"'{leaf}' in the classes {some(owners)} of {root}: rename it, or list the images in "
@@ -100,6 +112,7 @@ def _images_under(root: Path, name: str) -> list[str]:
     found: list[tuple[str, str]] = []
     for parent, folders, files in os.walk(root / name, followlinks=True):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        _refuse_loops(parent, folders)
         found += [
             (parent, file)
             for file in files
@@ -107,6 +120,22 @@ def _images_under(root: Path, name: str) -> list[str]:
         ]
     start = len(str(root / name)) - len(name)
     return [f"{Path(parent[start:]).as_posix()}/{file}" for parent, file in sorted(found)]
+
+
+def _refuse_loops(parent: str, folders: list[str]) -> None:
+    """Refuse links to what they are in: every image would be there forty times.
+
+    Raises:
+        InputError: There is one.
+    """
+    for link in (os.path.join(parent, folder) for folder in folders):  # noqa: PTH118 - of millions
+        if os.path.islink(link):  # noqa: PTH114
+            place = os.path.realpath(parent)
+            if Path(place).is_relative_to(os.path.realpath(link)):
+                raise InputError(
+                    "data must have folders that end, got a link to a folder that it is in "
+                    f"itself, {link}: remove it"
+                )
 
 
 def _no_class_folders(root: Path, entries: list[Path]) -> str:

@@ -159,8 +159,16 @@ def _others(dataset: Any, image: str, label: str) -> pd.DataFrame | None:
     if not plain:
         return None
     frame: pd.DataFrame = dataset.select_columns(plain).to_pandas()
-    taken = {name: f"data_{name}" for name in plain if name in {*RESERVED, "path", "label"}}
-    return frame.rename(columns=taken)
+    reserved = {*RESERVED, "path", "label"}
+    renamed = {name: _free(name, reserved | {*plain} - {name}) for name in plain}
+    return frame.rename(columns=renamed)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return a name that is not taken, with as many "data_" in front as it takes."""
+    while name in taken:
+        name = f"data_{name}"
+    return name
 
 
 _PLAIN = ("string", "large_string", "int", "uint", "float", "bool", "date", "timestamp")

@@ -77,6 +77,7 @@ def manifest(path: Path) -> Source:
         classes=tuple(natural_order(names) if all(map(str.isdecimal, names)) else names),
         columns=table.drop(columns=["path", "label"]),
         order_is_a_guess=names != natural_order(names),
+        numbered=all(map(str.isdecimal, names)),
     )
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Columns of predictions.parquet that the data must not bring themselves.
-RESERVED = ("index", "prediction", "confidence", "label_probability", "loss", "top5")
+RESERVED = (
+    *("index", "prediction", "confidence", "label_probability", "loss", "top5"),
+    "probabilities",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

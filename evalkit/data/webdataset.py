@@ -118,10 +118,23 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, _Place]]]:
                     )
                 found[key][suffix.lower()] = (shard, member.offset_data, member.size)
                 archive.members = []  # type: ignore[attr-defined] # else it keeps them all
+            end = archive.offset  # of the last member
+        if not _is_ended(shard, end):
+            raise InputError(
+                f"data must be whole tars, got {shard} without the zeros that end one: it was cut "
+                "off, so copy it once more (or, if it is whole, write it anew with tar)"
+            )
     except (tarfile.TarError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"data must be whole tars, got {shard}: {reason}") from error
     yield from found.items()
+
+
+def _is_ended(shard: Path, end: int) -> bool:
+    """Whether behind the last file of a tar is the block of zeros that every tar ends with."""
+    with shard.open("rb") as stream:
+        stream.seek(end)
+        return stream.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
 
 def _label(members: dict[str, _Place]) -> str:
@@ -132,7 +145,7 @@ def _label(members: dict[str, _Place]) -> str:
         if "json" in members:
             told = json.loads(_read(members["json"]))
             return str(told["label"]).strip()
-    except (UnreadableError, ValueError, KeyError, TypeError):
+    except (UnreadableError, ValueError, KeyError, TypeError, RecursionError):
         return ""  # and so the sample is listed as one without
     return ""
 

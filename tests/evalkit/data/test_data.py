@@ -14,11 +14,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
+from evalkit.classes import join
 from evalkit.data import Loaded, Source, open_data
 from evalkit.data.torch_dataset import torch_dataset
 from evalkit.errors import InputError
 from evalkit.images.batches import Audit, Unreadable, batches
 from evalkit.images.decoding import as_tensor
+from evalkit.images.reading import UnreadableError
 from evalkit.transforms import evaluation
 from evalkit.wording import natural_order
 
@@ -137,7 +139,7 @@ def test_manifests_that_cannot_be_used(tmp_path):
     path.write_text("path,label,confidence\na.png,cat,1\n")
     assert message_of(path) == (
         "manifest must leave the names index, prediction, confidence, label_probability, loss, "
-        f"top5 to the predictions, got {path} with confidence: rename these columns"
+        f"top5, probabilities to the predictions, got {path} with confidence: rename these columns"
     )
     path.write_text("")
     assert message_of(path) == (
@@ -509,3 +511,149 @@ def test_a_parquet_manifest_whose_notes_are_damaged(tmp_path):
     pq.write_table(table.replace_schema_metadata({b"pandas": b"{no JSON"}), path)
 
     assert message_of(path).startswith(f"manifest must be a Parquet file, got {path}: ")
+
+
+class Faulty:
+    """Samples by name: what people's data sets give by mistake."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self, *samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, position):
+        sample = self.samples[position]
+        if isinstance(sample, Exception):
+            raise sample
+        return sample
+
+
+SMALL = torch.zeros(3, 4, 4, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("sample", "reason"),
+    [
+        ((SMALL, 0, "more"), "got a tuple of 3 for mine"),
+        ({"image": SMALL}, "got a dict of 1 for mine"),
+        ((np.zeros((4, 4, 3), np.uint8), 0), "got ndarray for mine"),
+        ((SMALL, torch.tensor([0, 1])), "got tensor"),
+        ((SMALL, None), "got None for mine"),
+        ((SMALL, 0.9), "got 0.9 for mine"),
+        ((SMALL, float("nan")), "got nan for mine"),
+        ((SMALL, 2), "got 2 for mine"),
+        (ValueError("what"), r"got ValueError \(what\) for mine"),
+        (KeyError("what"), "got KeyError"),
+    ],
+)
+def test_faults_of_a_dataset_are_said_to_be_its_own(sample, reason):
+    source = torch_dataset("mine", Faulty(sample))
+
+    with pytest.raises(InputError, match=reason):
+        source.load(0, "RGB")
+
+
+def test_images_without_pixels_or_damaged_are_unreadable(tmp_path):
+    cut = tmp_path / "cut.png"
+    coloured("red", 0, size=(64, 64)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:80])
+    samples = [(Image.open(cut), 0), (SMALL[:, :0], 0), (OSError("gone"), 0)]
+    source = torch_dataset("mine", Faulty(*samples[:2], samples[2][0]))
+
+    for position in range(3):
+        with pytest.raises(UnreadableError):
+            source.load(position, "RGB")
+    samples[0][0].close()
+
+
+def test_labels_of_numpy_and_torch_are_positions():
+    labels = (1, np.int64(1), torch.tensor(1), True, "dog")
+    source = torch_dataset("mine", Faulty(*((SMALL, label) for label in labels)))
+
+    assert [source.load(position, "RGB").label for position in range(5)] == ["dog"] * 5
+
+
+def test_classes_of_a_dataset_that_have_one_name():
+    two = Faulty((SMALL, 0))
+    two.classes = ("crane", "cat", "crane")
+
+    with pytest.raises(InputError, match="got crane more than once"):
+        torch_dataset("mine", two)
+
+
+def test_a_maker_that_fails():
+    def maker(path):
+        raise AssertionError(path)
+
+    with pytest.raises(InputError, match="a function of no arguments that makes one, got TypeErr"):
+        torch_dataset("mine", maker)
+
+
+class Shared(Faulty):
+    """Reads as from a file that is held open: where it is, is one for all threads."""
+
+    def __init__(self):
+        super().__init__(*range(60))
+        self.place = 0
+        self.wrong = 0
+
+    def __getitem__(self, position):
+        self.place = position
+        time.sleep(0.002)
+        self.wrong += self.place != position
+        return SMALL, position % 2
+
+
+@pytest.mark.parametrize("thread_safe", [False, True])
+def test_a_dataset_is_asked_by_one_thread_at_a_time_unless_it_says_otherwise(thread_safe):
+    dataset = Shared()
+    dataset.thread_safe = thread_safe
+
+    read_all(torch_dataset("mine", dataset), evaluation(resize=None, crop=4), workers=4)
+
+    assert (dataset.wrong > 0) == thread_safe
+
+
+def test_numbers_in_a_manifest_are_positions_where_no_class_has_such_a_name(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("path,label\na.png,0\nb.png,2\n")
+
+    joined = join(open_data(path), stored=("cat", "dog", "yak"))
+
+    assert joined.outputs["2"] == 2
+    assert "by number alone" in " ".join(joined.warnings)
+    assert join(open_data(path), stored=("2", "1", "0")).outputs["2"] == 0
+
+
+def test_folders_that_do_not_end_and_names_that_cannot_be_written(tmp_path):
+    root = write_folders(tmp_path / "data", {"blue": 1, "red": 1})
+    link = root / "blue" / "again"
+    link.symlink_to("..")
+    assert "a link to a folder that it is in" in message_of(root)
+    link.unlink()
+    link.symlink_to(root / "red")
+    assert len(open_data(root)) == 3
+    link.unlink()
+    (root / "blue" / os.fsdecode(b"\xff.png")).touch()
+    assert message_of(root) == (
+        f"data must have files with names in UTF-8, got 1 other in {root}: 'blue/\\udcff.png': "
+        "rename them"
+    )
+
+
+def test_class_folders_that_blanks_alone_tell_apart(tmp_path):
+    root = write_folders(tmp_path / "data", {"cat": 1, " cat": 1})
+
+    assert "more than blanks tell apart" in message_of(root)
+
+
+def test_a_folder_in_a_class_named_like_an_empty_class(tmp_path):
+    root = write_folders(tmp_path / "data", {"cat": 1})
+    (root / "dog").mkdir()
+    (root / "cat" / "dog").mkdir()
+    (root / "cat" / "0.png").rename(root / "cat" / "dog" / "0.png")
+
+    assert "got 'dog' in the classes cat, dog of" in message_of(root)

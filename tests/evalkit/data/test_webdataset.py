@@ -157,3 +157,18 @@ def test_tars_that_cannot_be_had(tmp_path):
     assert message_of("https://example.org/a.tar") == (
         "data must be tars on this machine, got https://example.org/a.tar: copy them here first"
     )
+
+
+def test_tars_that_are_cut_off_between_two_files(tmp_path):
+    """Where tarfile sees nothing unusual."""
+    path = write(tmp_path / "a.tar", [sample(number) for number in range(5)])
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        ends = [member.offset for member in archive][1:]
+        ends.append(archive.offset)
+
+    for end in [end + more for end in ends for more in (0, 100)]:
+        path.write_bytes(whole[:end])
+        assert "data must be whole tars, got" in message_of(str(path))
+    path.write_bytes(whole[: ends[-1] + 512])
+    assert len(open_data(str(path))) == 5
