@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CHANNELS = {"RGB": 3, "L": 1}  # PIL's names
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest-exact")
 BRIGHTEST = 255
+LONGEST = 16_384  # pixels, of what a model sees
 
 Size = int | tuple[int, int]
 
@@ -124,6 +126,11 @@ class TransformSpec:
         return leaves_the_size or self.interpolation == "bilinear"
 
     @property
+    def is_random(self) -> bool:
+        """Whether an image becomes something else every time, as in training."""
+        return bool(self.flip) or self.random_area is not None
+
+    @property
     def shape(self) -> tuple[int, int, int] | None:
         """Shape (C, H, W) of what the model sees; None where it depends on the image."""
         size = self.resize if self.crop is None else self.crop
@@ -184,11 +191,13 @@ def _fault_of_numbers(spec: Any) -> str:
         size = getattr(spec, name)
         sides = size if isinstance(size, tuple) else (size, size)
         are_lengths = len(sides) == 2 and all(type(n) is int and n > 0 for n in sides)  # noqa: PLR2004
-        if size is not None and not are_lengths:
-            return f"{name} must be one or two lengths in pixels, got {size!r}"
+        if size is not None and (not are_lengths or max(sides) > LONGEST):
+            return f"{name} must be one or two lengths of up to {LONGEST} pixels, got {size!r}"
     area = spec.random_area if spec.random_area is not None else (0, 1)
     for name, numbers in (("mean", spec.mean), ("std", spec.std), ("random_area", area)):
-        if not isinstance(numbers, tuple) or not all(isinstance(n, int | float) for n in numbers):
+        if not isinstance(numbers, tuple) or not all(
+            isinstance(n, int | float) and math.isfinite(n) for n in numbers
+        ):
             return f"{name} must be numbers, got {numbers!r}"
     if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:  # noqa: PLR2004
         return f"random_area must be two shares of an image, got {area!r}"
@@ -260,7 +269,7 @@ def read_transform(path: Path) -> TransformSpec:
     expected = f"transform must be a JSON file of the names {', '.join(_names())}, got {path}"
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{expected}: {reason}") from error
     if not isinstance(values, dict):

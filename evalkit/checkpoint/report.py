@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ CLASS_KEYS = (
     *("classes", "class_names", "class_to_idx", "CLASSES", "names", "id2label", "label2id"),
     *("idx_to_class", "label_names", "labels"),
 )
+# Under these, nothing else: the others may hold the labels of samples, or names of columns.
+SAY_CLASSES = ("classes", "class_names", "class_to_idx", "CLASSES", "id2label", "idx_to_class")
 # Under these names they keep the arguments of the run, and whole models with attributes.
 PLACES = (
     *("args", "hyper_parameters", "config", "cfg", "opt", "hparams", "meta", "dataset_meta"),
@@ -86,6 +89,26 @@ def found_classes(tree: object) -> tuple[str, ...] | None:
     """
     found = (_ordered_names(found_value(tree, key)) for key in CLASS_KEYS)
     return next((names for names in found if names), None)
+
+
+def unusable_classes(tree: object) -> str | None:
+    """Return how a checkpoint names its classes where no output can be told from it, or None.
+
+    Example:
+        >>> unusable_classes({"class_to_idx": {"dog": 1, "cat": 2}})
+        "class_to_idx={'cat': 2, 'dog': 1}"
+        >>> unusable_classes({"classes": ["cat", "cat"]}), unusable_classes({"classes": ["cat"]})
+        ("classes=['cat', 'cat']", None)
+    """
+    if found_classes(tree):
+        return None
+    told = ((key, found_value(tree, key)) for key in SAY_CLASSES)
+    return next((f"{key}={reprlib.repr(one)}" for key, one in told if _names_some(one)), None)
+
+
+def _names_some(value: object) -> bool:
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+    return isinstance(parts, list | tuple) and any(isinstance(one, str) for one in parts)
 
 
 def found_value(tree: object, key: str) -> Any:

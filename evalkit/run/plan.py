@@ -12,7 +12,7 @@ from evalkit.checkpoint.fit import best_fit
 from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import read
 from evalkit.checkpoint.refusal import head_mismatch
-from evalkit.checkpoint.report import LoadReport, found_classes
+from evalkit.checkpoint.report import LoadReport, found_classes, unusable_classes
 from evalkit.checks.examine import Choices
 from evalkit.classes import join
 from evalkit.data import Source, open_data
@@ -72,6 +72,12 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
     device = choose_device(options.device)
     contents, source = read(Path(checkpoint), trust=options.trust), open_data(data)
     stored = found_classes(contents.notes)
+    unusable = unusable_classes(contents.notes)
+    if options.classes is None and unusable:
+        raise InputError(
+            f"{contents.path}: expected a name for every output, from 0 on and each once, got "
+            f"{unusable}: name them in their order with classes (--classes FILE)"
+        )
     joined = join(
         source,
         given=options.classes,
@@ -95,6 +101,12 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
             raise InputError(about or str(error)) from error
         raise
     chosen, origin = choose_transform(options.transform, report, choice.model, choice.spec)
+    if chosen.is_random:
+        raise InputError(
+            "transform must be the same for every look at an image, got a random one from the "
+            f"{origin} (flip {chosen.flip}, random_area {chosen.random_area}), as for training: "
+            "give the one for evaluation with transform (--transform FILE)"
+        )
     guesses = (GUESSED_TRANSFORM,) if origin == "default" else ()
     Decoder(chosen, options.decoding)  # if there is none, that is said before any work
     return Plan(
@@ -153,6 +165,8 @@ def choose_transform(
     report: LoadReport,
     model: nn.Module,
     spec: str | None,
+    *,
+    in_training: bool = False,
 ) -> tuple[TransformSpec, str]:
     """Return the transform, and who chose it."""
     if given is not None:
@@ -161,7 +175,7 @@ def choose_transform(
         ), "option"
     if report.transform is not None and (stored := _understood(report.transform)):
         return stored, "checkpoint"
-    preset = preset_of(model, spec)
+    preset = preset_of(model, spec, in_training=in_training)
     return (preset, "model") if preset is not None else (evaluation(), "default")
 
 

@@ -160,9 +160,11 @@ def test_transforms_that_are_none(evaluate, project):
         f"own.json: transform must have only the names {names}, got size"
     )
     for wrong, fault in {
-        '{"crop": "big"}': "crop must be one or two lengths in pixels, got 'big'",
-        '{"resize": -4}': "resize must be one or two lengths in pixels, got -4",
-        '{"crop": [3, 4, 5]}': "crop must be one or two lengths in pixels, got (3, 4, 5)",
+        '{"crop": "big"}': "crop must be one or two lengths of up to 16384 pixels, got 'big'",
+        '{"resize": -4}': "resize must be one or two lengths of up to 16384 pixels, got -4",
+        '{"crop": [3, 4, 5]}': (
+            "crop must be one or two lengths of up to 16384 pixels, got (3, 4, 5)"
+        ),
         '{"mean": 3}': "mean must be numbers, got 3",
         '{"std": [1, "x", 1]}': "std must be numbers, got (1, 'x', 1)",
         '{"flip": 2}': "flip must be a probability, got 2",
