@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -27,20 +28,27 @@ FORMAT = 1  # of the files of an unfinished run
 AT_ONCE = 65_536  # names that are hashed together
 DIGEST_LENGTH = 64  # of a SHA-256 in hexadecimal
 ASKING = 16  # threads that ask for the sizes of files, which wait for the disk or the network
+LIBRARIES = ("torch", "torchvision", "timm", "evalkit")  # whose versions tell
 Identity = dict[str, dict[str, Any]]
 
 
 def identity(plan: Plan) -> Identity:
     """Everything that predictions depend on, in values for JSON.
 
-    Of the model these are its class and its values, of the data the paths, labels, columns and the
-    sizes of the files. Which device it is does not count, only its kind.
+    Of the model these are its class, what it was built from, its code and its values, of the data
+    the paths, labels, columns and the sizes of the files. Which device it is does not count, only
+    its kind.
     """
     how = plan.computation
     return {
         "evalkit": {"version": __version__, "format": FORMAT, "torch": str(torch.__version__)},
         "checkpoint": {"sha256": plan.report.sha256, "weights": plan.report.weights},
-        "model": {"class": type(plan.model).__name__, "values": values_of(plan.model)},
+        "model": {
+            "class": type(plan.model).__name__,
+            "spec": plan.spec,
+            "code": code_of(plan.model, plan.spec),
+            "values": values_of(plan.model),
+        },
         "classes": {"number": len(plan.classes), "names": _digest(plan.classes)},
         "data": {"samples": len(plan.source), **_data(plan.source)},
         "transform": plan.transform.as_dict(),
@@ -97,6 +105,27 @@ def values_of(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def code_of(model: nn.Module, spec: str | None) -> str:
+    """A fingerprint of the files that a model is written in, but for those of libraries.
+
+    Example:
+        >>> from torch import nn
+        >>> code_of(nn.Identity(), "torchvision:resnet18") == code_of(nn.Linear(1, 1), None)
+        True
+    """
+    files = {Path(spec.rpartition(":")[0])} if spec is not None and ".py:" in spec else set()
+    for kind in {type(one) for one in model.modules()}:
+        if kind.__module__.partition(".")[0] not in LIBRARIES:
+            try:
+                files.add(Path(inspect.getfile(kind)))
+            except (OSError, TypeError):  # of a notebook, or built in
+                continue
+    digest = hashlib.sha256()
+    for content in sorted(path.read_bytes() for path in files if path.is_file()):
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for section in dict.fromkeys([*before, *now]):
         old, new = before.get(section, {}), now.get(section, {})
@@ -148,7 +177,7 @@ def _sizes(source: Source) -> str | None:
     def size(path: str) -> int:
         try:
             return (root / path).stat().st_size
-        except OSError:
+        except (OSError, ValueError):  # the latter for a name that no file can have
             return -1
 
     digest, rest = hashlib.sha256(), iter(source.paths)
