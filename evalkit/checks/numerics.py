@@ -9,6 +9,7 @@ import torch
 
 from evalkit.checks.finding import Check, skipped
 from evalkit.checks.sample import Ran, Read, ask, choose, given, read
+from evalkit.inference.hardware import is_out_of_memory
 from evalkit.scoring.intervals import wilson
 from evalkit.wording import counted, some
 
@@ -33,7 +34,13 @@ def check_repeatability(ran: Ran, spec: TransformSpec) -> list[Check]:
         reason = "it takes at least 2 images in a batch"
         return [skipped(name, reason) for name in (REPEATABILITY, BATCH_DEPENDENCE)]
     pixels = torch.stack([spec.pixels(image) for image in images.images])
-    first, second = (_probabilities(ran, spec, pixels) for _ in range(2))
+    try:
+        first, second = (_probabilities(ran, spec, pixels) for _ in range(2))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = f"{len(pixels)} images in a batch need more memory than there is"
+        return [skipped(name, reason) for name in (REPEATABILITY, BATCH_DEPENDENCE)]
     varied = _distance(first, second)
     figures = {"samples": len(pixels), "largest_difference": varied}
     if varied > TOLERANCE:
@@ -160,7 +167,7 @@ def _read_all(ran: Ran, spec: TransformSpec, size: int) -> Read:
 
 def _probabilities(ran: Ran, spec: TransformSpec, pixels: torch.Tensor) -> torch.Tensor:
     """Return something in [0, 1] for every score: what a softmax makes of it."""
-    return ask(ran, pixels, prepare=spec.normalize, precision="fp32").softmax(1)
+    return ask(ran, pixels, prepare=spec.normalize, precision="fp32", is_one=True).softmax(1)
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -12,7 +12,12 @@ import numpy.typing as npt
 import torch
 
 from evalkit.images.reading import UnreadableError
-from evalkit.inference.hardware import choose_device, computing
+from evalkit.inference.hardware import (
+    choose_device,
+    computing,
+    free_cached_memory,
+    is_out_of_memory,
+)
 from evalkit.inference.loop import evaluating
 from evalkit.inference.outputs import scores_of
 
@@ -106,6 +111,7 @@ def ask(
     prepare: Callable[[torch.Tensor], torch.Tensor],
     precision: str | None = None,
     altered: Callable[[nn.Module], AbstractContextManager[None]] | None = None,
+    is_one: bool = False,
 ) -> torch.Tensor:
     """Return the model's scores for one batch, shape (B, C), float32, on the CPU.
 
@@ -115,6 +121,11 @@ def ask(
         prepare: From pixels to what the model sees, on its device.
         precision: As for `evalkit.inference.loop.predict`; None takes the run's.
         altered: Changes the model for the time of the question.
+        is_one: Whether the batch must be computed as one. Else it is halved where memory does not
+            do, as in the run.
+
+    Raises:
+        RuntimeError: Memory does not do; see `evalkit.inference.hardware.is_out_of_memory`.
     """
     where = choose_device(ran.device)
     with ExitStack() as stack:
@@ -123,8 +134,20 @@ def ask(
         stack.enter_context(computing(where, precision or ran.precision))
         if altered is not None:
             stack.enter_context(altered(ran.model))
-        output = ran.model(prepare(inputs.to(where)))
-        return scores_of(output, rows=len(inputs), classes=ran.classes).float().cpu()
+        waiting, found = [inputs], []
+        while waiting:
+            part = waiting.pop()
+            try:
+                output = ran.model(prepare(part.to(where)))
+                scores = scores_of(output, rows=len(part), classes=ran.classes)
+                found.append(scores.float().cpu())
+            except RuntimeError as error:
+                if is_one or len(part) == 1 or not is_out_of_memory(error):
+                    raise
+                waiting += reversed(torch.split(part, (len(part) + 1) // 2))
+            if waiting:
+                free_cached_memory(where)
+        return torch.cat(found)
 
 
 def given(scores: torch.Tensor) -> Integers:

@@ -111,7 +111,8 @@ class Forward:
         """Return what is kept of a batch, or None where memory did not do."""
         try:
             seen = self._as_seen(inputs)
-            scores = scores_of(self.model(seen), rows=len(seen), classes=self.classes)
+            output = self._asked(seen)
+            scores = scores_of(output, rows=len(seen), classes=self.classes)
             if scores.untyped_storage().data_ptr() == seen.untyped_storage().data_ptr():
                 scores = scores.clone()  # the memory of what it saw may be used again
             return per_sample(scores[: len(inputs)], labels, with_scores=self.with_scores)
@@ -121,6 +122,19 @@ class Forward:
             if is_out_of_memory(error):
                 return None  # what it held goes with the error, before another attempt
             raise InputError(self._complaint(inputs, error)) from error
+
+    def _asked(self, seen: torch.Tensor) -> object:
+        """Return what the model says, which is anybody's code and may raise anything.
+
+        Raises:
+            InputError: It raised what is no question of memory.
+        """
+        try:
+            return self.model(seen)
+        except (InputError, RuntimeError):
+            raise
+        except Exception as error:
+            raise InputError(self._complaint(seen, error)) from error
 
     def _as_seen(self, inputs: torch.Tensor) -> torch.Tensor:
         inputs = self.layout.of(inputs)

@@ -24,6 +24,7 @@ OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
+    "CUDA out of memory",  # as whoever raises it anew may say it
 )
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

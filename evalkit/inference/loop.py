@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -240,7 +241,7 @@ def progress(
     Yields:
         A function to call with the number of further samples.
     """
-    hidden = None if total is not None else True  # None: where there is no terminal
+    hidden = None if total is not None and sys.stderr is not None else True  # None: no terminal
     with tqdm(total=total, initial=done, unit="img", desc=what, disable=hidden, leave=False) as bar:
         yield bar.update
 

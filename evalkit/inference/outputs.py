@@ -99,7 +99,9 @@ class Rows:
     top: Integers  # the most probable classes, best first, shape (B, min(5, C))
     finite: Flags  # whether all scores are numbers, shape (B,)
     tied: Flags  # whether a second class has the score of the best one, shape (B,)
-    like_probabilities: Flags  # whether the scores could be probabilities, shape (B,)
+    # Whether the scores could be probabilities, as far as they are numbers, shape (B,)
+    like_probabilities: Flags
+    within_one: Flags  # whether all scores lie in [0, 1], as far as they are numbers, shape (B,)
     as_logits: Floats  # confidence, probability of the label, loss and Brier score, shape (B, 4)
     as_probabilities: Floats  # the same, shape (B, 4)
     scores: npt.NDArray[np.float32] | None = None  # shape (B, C), where they were asked for
@@ -123,13 +125,14 @@ class Rows:
     def of_tensors(cls, packed: Sequence[torch.Tensor]) -> Rows:
         """Read what `per_sample` packed, on the CPU."""
         integers, numbers = packed[0].numpy(), packed[1].double().numpy()
-        flags = integers[:, 1:4].astype(bool)
+        flags = integers[:, 1:5].astype(bool)
         return cls(
             labels=integers[:, 0],
-            top=integers[:, 4:],
+            top=integers[:, 5:],
             finite=flags[:, 0],
             tied=flags[:, 1],
             like_probabilities=flags[:, 2],
+            within_one=flags[:, 3],
             as_logits=numbers[:, :4],
             as_probabilities=numbers[:, 4:],
             scores=packed[2].numpy() if len(packed) > 2 else None,  # noqa: PLR2004
@@ -142,7 +145,7 @@ def per_sample(
     """Reduce scores of shape (B, C) to what is kept of every sample, without a synchronisation.
 
     Returns:
-        What `Rows.of_tensors` reads once it is on the CPU: integers of shape (B, 4 + K), numbers
+        What `Rows.of_tensors` reads once it is on the CPU: integers of shape (B, 5 + K), numbers
         of shape (B, 8) and, with *with_scores*, the scores in single precision; few tensors,
         because each of them is a copy of its own from the device.
     """
@@ -154,13 +157,15 @@ def per_sample(
     top = order[:, :TOP_K]  # (B, K)
     best = ranked.gather(1, top[:, :2])  # (B, 2)
     tied = best[:, 0] == best[:, 1]
+    missing = scores.isnan()  # and so without a vote
     within = (scores >= -PROBABILITY_TOLERANCE) & (scores <= 1 + PROBABILITY_TOLERANCE)
-    sums_to_one = (scores.sum(1) - 1).abs() < PROBABILITY_TOLERANCE
+    within_one = (within | missing).all(1)
+    sums_to_one = ((scores.sum(1) - 1).abs() < PROBABILITY_TOLERANCE) | missing.any(1)
     log_softmax = scores.log_softmax(1)
     as_logits = _read_as(log_softmax.exp(), log_softmax, top, labels)  # (B, 4)
     probabilities = scores.clamp(0, 1)
     as_probabilities = _read_as(probabilities, probabilities.log(), top, labels)  # (B, 4)
-    flags = torch.stack([finite, tied, within.all(1) & sums_to_one], dim=1)  # (B, 3)
+    flags = torch.stack([finite, tied, within_one & sums_to_one, within_one], dim=1)  # (B, 4)
     integers = torch.cat([labels.unsqueeze(1), flags.to(labels.dtype), top], dim=1)
     numbers = torch.cat([as_logits, as_probabilities], dim=1)
     return (integers, numbers, given.float()) if with_scores else (integers, numbers)

@@ -42,6 +42,7 @@ class Merged:
             has a probability.
         tied: How many have a second class with the score of the best one.
         gave_probabilities: Whether the model ends in a softmax of its own.
+        within_one: Whether all scores lie in [0, 1].
         loss: Sum over the samples.
         brier: Sum over the samples.
         examined: Positions, labels and predictions of evenly spread samples, shape (M, 3).
@@ -55,6 +56,7 @@ class Merged:
     without_probability: int = 0
     tied: int = 0
     gave_probabilities: bool = True
+    within_one: bool = True
     loss: float = 0.0
     brier: float = 0.0
     examined: list[Integers] = field(default_factory=list)
@@ -98,6 +100,7 @@ def merge(
         merged.not_finite += int((~rows.finite).sum())
         merged.without_probability += int(np.isnan(chosen[:, 0]).sum())
         merged.tied += int((rows.tied & rows.finite).sum())
+        merged.within_one &= bool(rows.within_one.all())
         merged.loss += float(chosen[:, 2].sum())
         merged.brier += float(chosen[:, 3].sum())
         spread = indices % stride == 0

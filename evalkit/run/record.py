@@ -97,6 +97,11 @@ def _observations(plan: Plan, merged: Merged) -> Iterator[str]:
         yield from _collapse(plan, merged)
     if merged.gave_probabilities:
         yield "the model gives probabilities, not logits: they were taken as they are"
+    elif merged.within_one and merged.scored:
+        yield (
+            "the model gives scores in [0, 1] that do not sum to 1, as a sigmoid does: they were "
+            "taken for logits, so confidence, NLL, Brier score and ECE mean little"
+        )
 
 
 def _collapse(plan: Plan, merged: Merged) -> Iterator[str]:

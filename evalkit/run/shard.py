@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evalkit.run.cut import Cut
 
 KEY = b"evalkit"  # of what a file says of itself
-FLAGS = ("finite", "tied", "like_probabilities")
+FLAGS = ("finite", "tied", "like_probabilities", "within_one")
 LISTS = ("top", "as_logits", "as_probabilities", "scores")
 
 
@@ -139,6 +139,7 @@ def _rows(table: pa.Table) -> Rows:
         finite=table["finite"].to_numpy(),
         tied=table["tied"].to_numpy(),
         like_probabilities=table["like_probabilities"].to_numpy(),
+        within_one=table["within_one"].to_numpy(),
         as_logits=lists["as_logits"],
         as_probabilities=lists["as_probabilities"],
         scores=lists.get("scores"),

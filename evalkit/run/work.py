@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from evalkit.inference.outputs import Rows
 from evalkit.run.shard import Shard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import torch
 
@@ -95,14 +95,16 @@ def make_shards(
         worked.samples += len(rows)
         hand_on()
 
-    worked.flags = run_over(
-        plan.model,
-        _fed(plan, cut, shards, under_way=under_way, worked=worked, advance=advance),
-        take,
-        classes=plan.classes,
-        how=plan.computation,
-        prepare=Normalizer(plan.transform),
-    )
+    feed = _fed(plan, cut, shards, under_way=under_way, worked=worked, advance=advance)
+    with closing(feed):  # here, and not by whichever thread collects what an error left behind
+        worked.flags = run_over(
+            plan.model,
+            feed,
+            take,
+            classes=plan.classes,
+            how=plan.computation,
+            prepare=Normalizer(plan.transform),
+        )
     hand_on()
     return worked
 
@@ -115,7 +117,7 @@ def _fed(
     under_way: deque[_Batch],
     worked: Worked,
     advance: Callable[[int], object],
-) -> Iterator[tuple[_Batch, torch.Tensor, torch.Tensor]]:
+) -> Generator[tuple[_Batch, torch.Tensor, torch.Tensor]]:
     """Yield what is to be scored; keep every batch, also one of which nothing could be read."""
     audit = Audit()
     read = batches(
@@ -128,16 +130,17 @@ def _fed(
         positions=cut.of_shards(shards),
         decoding=plan.decoding,
     )
-    for (shard, is_last), one in zip(cut.batches(shards), read, strict=True):
-        noticed = audit.take()
-        advance(len(one.indices) + len(noticed.unreadable) + len(noticed.set_aside))
-        if worked.lost.unreadable or (noticed.unreadable and plan.on_unreadable == "fail"):
-            worked.lost.add(noticed)  # the run is lost: only the list of them is still wanted
-            continue
-        batch = _Batch(shard=shard, is_last=is_last, indices=one.indices, audit=noticed)
-        under_way.append(batch)
-        if len(one.indices):
-            yield batch, one.pixels, one.labels
+    with closing(read):
+        for (shard, is_last), one in zip(cut.batches(shards), read, strict=True):
+            noticed = audit.take()
+            advance(len(one.indices) + len(noticed.unreadable) + len(noticed.set_aside))
+            if worked.lost.unreadable or (noticed.unreadable and plan.on_unreadable == "fail"):
+                worked.lost.add(noticed)  # the run is lost: only the list of them is still wanted
+                continue
+            batch = _Batch(shard=shard, is_last=is_last, indices=one.indices, audit=noticed)
+            under_way.append(batch)
+            if len(one.indices):
+                yield batch, one.pixels, one.labels
 
 
 def _whole(parts: Sequence[_Batch]) -> Shard:

@@ -301,3 +301,11 @@ def test_progress_is_not_shown_where_there_is_no_terminal(capfd):
     scored([[0.0, 1.0]], [1], total=1)
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_row_that_is_no_number_has_no_say_in_what_the_others_are():
+    rows = [[0.3, 0.7], [math.nan, math.nan], [math.nan, 0.5]]
+
+    assert scored(rows, [0, 1, 0]).gave_probabilities
+    assert not scored([*rows, [3.0, -1.0]], [0, 1, 0, 1]).gave_probabilities
+    assert not scored([[-math.inf, 0.4], [0.5, 0.5]], [0, 1]).gave_probabilities

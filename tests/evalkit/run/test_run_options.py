@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import layouts
 import noise
@@ -122,7 +123,7 @@ def test_a_run_that_is_gone_on_with_keeps_the_size_it_found(checkpoint, tmp_path
     options = {"model": "noise:conv_net", "device": "cpu", "checks": 0, "out": tmp_path / "out"}
     with monkeypatch.context() as patch:
         patch.setattr(noise, "noise", Stopping)
-        with pytest.raises(RuntimeError, match="stop"):
+        with pytest.raises(InputError, match="stop"):
             evaluate(checkpoint, "noise:noise", batch_size=24, **options)
 
     assert options_of(tmp_path / "out")["batch_size"] == 24
@@ -247,3 +248,112 @@ def test_a_terminal_sees_the_rate_and_the_remaining_time():
     frames = [frame for frame in last if "img/s" in frame]
     assert frames, shown
     assert re.search(r"evaluate: +62%.*250/400 \[\d\d:\d\d<\d\d:\d\d, .*img/s\]", frames[-1])
+
+
+def test_scores_of_a_sigmoid_are_warned_of(tmp_path):
+    table = [[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.2, 0.7]]
+
+    found = warnings_of(tmp_path, table, [0, 1, 2] * 10, LABELS)
+
+    assert [one for one in found if "as a sigmoid does" in one]
+    assert not [one for one in warnings_of(tmp_path, CLEAR, [0, 1, 2] * 10, LABELS) if "sig" in one]
+
+
+class Hungry(Lookup):
+    """Needs more memory than there is for more than so many samples at once."""
+
+    most = 3
+
+    def forward(self, images):
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return self.rows[images[:, 0, 0, 0].round().long().clamp(0, 2)]
+
+
+def test_checks_are_split_where_memory_does_not_do_as_the_run_is(tmp_path):
+    torch.save(Lookup(CLEAR).state_dict(), tmp_path / "net.pth")
+
+    found = evaluate(
+        tmp_path / "net.pth",
+        source([0, 1, 2, 1, 0] * 6, LABELS),
+        model=Hungry(CLEAR),
+        transform=TRANSFORM,
+        device="cpu",
+        verify=5,
+    )
+
+    checks = {one["id"]: one for one in found.summary["checks"]}
+    assert found.summary["samples"] == 30
+    assert checks["repeatability"]["verdict"] == "skipped"
+    assert "need more memory than there is" in checks["repeatability"]["evidence"]
+    assert checks["precision"]["verdict"] == "passed"
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), IndexError("x"), AttributeError("x")])
+def test_whatever_a_model_raises_is_said_to_be_the_models(tmp_path, error):
+    class Broken(Lookup):
+        def forward(self, _images):
+            raise error
+
+    torch.save(Lookup(CLEAR).state_dict(), tmp_path / "net.pth")
+
+    with pytest.raises(InputError, match=f"model must accept .* got {type(error).__name__} from"):
+        evaluate(
+            tmp_path / "net.pth",
+            source([0] * 3, ["a"] * 3),
+            model=Broken(CLEAR),
+            transform=TRANSFORM,
+            device="cpu",
+        )
+
+
+@pytest.mark.parametrize("random", [{"flip": 0.5}, {"random_area": [0.1, 1.0], "crop": 2}])
+def test_a_transform_for_training_is_refused(tmp_path, random):
+    torch.save(Lookup(CLEAR).state_dict(), tmp_path / "net.pth")
+
+    with pytest.raises(InputError, match="transform must be the same for every look at an image"):
+        evaluate(
+            tmp_path / "net.pth",
+            source([0] * 3, ["a"] * 3),
+            model=Lookup(CLEAR),
+            transform=TRANSFORM | random,
+            device="cpu",
+        )
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"class_to_idx": {"a": 1, "b": 2, "c": 3}},
+        {"class_to_idx": {"a": 0, "b": 0, "c": 1}},
+        {"classes": ["a", "a", "b"]},
+    ],
+)
+def test_names_that_tell_no_output_are_not_passed_over(tmp_path, named):
+    """The classes would be taken in the order of the data, and the file said to name none."""
+    path = tmp_path / "net.pth"
+    torch.save({"state_dict": Lookup(CLEAR).state_dict(), **named}, path)
+    rows = source([0, 1, 2] * 10, LABELS)
+    options = {"model": Lookup(CLEAR), "transform": TRANSFORM, "device": "cpu", "checks": 0}
+
+    with pytest.raises(InputError, match=f"a name for every output, .* got {next(iter(named))}="):
+        evaluate(path, rows, **options)
+
+    assert evaluate(path, rows, classes=["a", "b", "c"], **options).summary["accuracy"] == 1
+
+
+def test_standard_error_may_be_closed(tmp_path):
+    checkpoint = noise.write_checkpoint(tmp_path / "net.pth")
+    command = [
+        *(sys.executable, "-m", "evalkit", "evaluate", "--checkpoint", str(checkpoint)),
+        *("--data", "noise:noise", "--model", "noise:conv_net", "--device", "cpu"),
+        *("--checks", "0", "--out", str(tmp_path / "out")),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(Path(noise.__file__).parent)}
+
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command], env=environment, check=False
+    )
+
+    assert ended.returncode == 0
+    assert (tmp_path / "out" / "summary.json").exists()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import noise
@@ -13,9 +14,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import nn
 
 from evalkit import evaluate
 from evalkit.errors import InputError
+from evalkit.lock import locked
+from evalkit.run.identity import code_of
+from evalkit.run.unfinished import begun
 
 TABLES = ("per_class.csv", "confusion_matrix.csv", "predictions.parquet")
 OPTIONS = {"model": "noise:conv_net", "device": "cpu", "batch_size": 50, "workers": 1, "checks": 0}
@@ -121,7 +126,7 @@ def stopped(checkpoint, tmp_path):
 
     real, noise.noise = noise.noise, Stopping
     try:
-        with pytest.raises(StopError):
+        with pytest.raises(InputError, match="got StopError"):
             evaluate(checkpoint, "noise:noise", out=out, **OPTIONS)
     finally:
         noise.noise = real
@@ -378,3 +383,50 @@ def test_what_was_done_before_an_unreadable_image_is_kept(checkpoint, tmp_path, 
         "is not done again (files that were mended are other data, which begin anew)"
     )
     assert (found.summary["samples"], len(found.summary["unreadable"])) == (1_999, 1)
+
+
+def test_another_model_with_the_same_weights_is_not_gone_on_with(checkpoint, stopped, monkeypatch):
+    other = {**OPTIONS, "model": "noise:another_conv_net"}
+    monkeypatch.setattr(noise, "another_conv_net", noise.conv_net, raising=False)
+
+    refusal = message_of(checkpoint, "noise:noise", out=stopped, resume=True, **other)
+
+    assert "model spec noise:another_conv_net instead of noise:conv_net" in refusal
+
+
+def test_the_files_that_a_model_is_written_in_count():
+    same, other = code_of(noise.conv_net(), None), code_of(nn.Linear(1, 1), None)
+
+    assert same == code_of(noise.conv_net(), "noise:conv_net") != other
+    assert code_of(nn.Linear(1, 1), f"{noise.__file__}:conv_net") == same
+
+
+def test_a_run_that_is_refused_removes_nothing(tmp_path, monkeypatch):
+    """Not even where it has made the folder an instant before the other run."""
+    out = tmp_path / "out"
+    mkdir = Path.mkdir
+
+    def and_another_comes(path, *arguments, **options):
+        mkdir(path, *arguments, **options)
+        others.enter_context(locked(path / "lock", out=out))
+
+    with ExitStack() as others:
+        monkeypatch.setattr(Path, "mkdir", and_another_comes)
+        with (
+            pytest.raises(InputError, match="out must be free of other runs"),
+            begun(out, {}, resume=False),
+        ):
+            pass
+
+        assert (out / "unfinished" / "lock").exists()
+
+
+def test_a_run_without_any_prediction_is_begun_anew(tmp_path):
+    out = tmp_path / "out"
+    with begun(out, {"options": {"batch_size": 1}}, resume=False) as run:
+        run.path(0).touch()  # so that it stays
+    run.path(0).unlink()
+
+    with begun(out, {"options": {"batch_size": 2}}, resume=False) as another:
+        assert another.run != run.run
+        assert '"batch_size": 2' in (out / "unfinished" / "run.json").read_text()
