@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +91,8 @@ def _train(folder: Path, epochs: int) -> None:
         optimizer, LEARNING_RATE, epochs=epochs, steps_per_epoch=len(loader)
     )
     best = 0.0
-    with tqdm(total=epochs, unit="epoch", desc="train", disable=None, leave=False) as bar:
+    hidden = None if sys.stderr is not None else True  # None: where there is no terminal
+    with tqdm(total=epochs, unit="epoch", desc="train", disable=hidden, leave=False) as bar:
         for record in fit(
             model,
             loader,
