@@ -182,6 +182,7 @@ def evaluate(
     with (
         introduced(device, patience=PATIENCE) as own_device,
         options.only_the_first_speaks(),
+        options.interruption_told(out),
     ):
         evaluation = run.evaluate_together(
             checkpoint,

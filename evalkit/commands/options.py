@@ -15,7 +15,7 @@ import click
 
 from evalkit.errors import InputError
 from evalkit.wording import some
-from gpudiag.command_line import EXIT_BAD_INPUT
+from gpudiag.command_line import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -263,6 +263,22 @@ def only_the_first_speaks() -> Iterator[None]:
         raise click.exceptions.Exit(EXIT_BAD_INPUT) from None
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+@contextmanager
+def interruption_told(out: Path) -> Iterator[None]:
+    """Say after Ctrl-C that a run can be gone on with, where it has begun to write."""
+    from evalkit.lock import OF_EVALUATION
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (out / OF_EVALUATION).parent.is_dir():
+            raise
+        click.echo(
+            "evalkit: interrupted: what is written stays valid, --resume goes on with it", err=True
+        )
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
 def _told_to_stop(_signal: int, _frame: FrameType | None) -> None:

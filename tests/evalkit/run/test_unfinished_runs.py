@@ -219,6 +219,22 @@ def test_resume_needs_a_folder(checkpoint):
     )
 
 
+def test_ctrl_c_says_how_to_go_on(checkpoint, tmp_path, whole):
+    out = tmp_path / "out"
+    process = run(checkpoint, out, environment={"NOISE_SLEEP": "0.005"})
+    while not list((out / "unfinished").glob("shard-*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate()
+
+    assert (process.returncode, output) == (128 + signal.SIGINT, "")
+    assert errors == "evalkit: interrupted: what is written stays valid, --resume goes on with it\n"
+    evaluate(checkpoint, "noise:noise", out=out, resume=True, **OPTIONS)
+    assert_same(out, whole)
+
+
 def test_a_second_run_in_the_same_folder_is_refused(checkpoint, tmp_path):
     out = tmp_path / "out"
     first = run(checkpoint, out, environment={"NOISE_SLEEP": "0.05"})
