@@ -217,6 +217,9 @@ def prepare(
 ) -> Job:
     """Look at everything that a training needs, before the first step.
 
+    The folder is held against other runs from now on, until `Job.epochs` ends; whoever does without
+    these lets it go with ``job.checkpoints.let_go()``.
+
     Args:
         data: See `evalkit.training.splits.open_split`.
         model: See `evalkit.models.build`; may be None with *init_from*.
@@ -238,7 +241,7 @@ def prepare(
 
     Raises:
         InputError: Something of this is not there, does not fit, or is not what the training that
-            is to go on began with.
+            is to go on began with; or another run is at work in *out*.
     """
     recipe = recipe or Recipe()
     out, where = Path(out), choose_device(device)
