@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import shlex
 import shutil
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from evalkit.demo.digits import CLASSES, SPLITS, file_names, load_digits, write_
 from evalkit.demo.net import DigitsNet, digits_net
 from evalkit.errors import InputError
 from evalkit.images.batches import Audit, batches
+from evalkit.inference.loop import hidden_unless
 from evalkit.report.tables import check_folder
 from evalkit.run import evaluate
 from evalkit.training import fit, seed_everything
@@ -91,7 +91,7 @@ def _train(folder: Path, epochs: int) -> None:
         optimizer, LEARNING_RATE, epochs=epochs, steps_per_epoch=len(loader)
     )
     best = 0.0
-    hidden = None if sys.stderr is not None else True  # None: where there is no terminal
+    hidden = hidden_unless(True)  # noqa: FBT003 - as it is asked
     with tqdm(total=epochs, unit="epoch", desc="train", disable=hidden, leave=False) as bar:
         for record in fit(
             model,

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from evalkit.transforms import Size
 
 BRIGHTEST = 255
-REACH = (
-    3  # pixels of the result, from the middle of one to the end of what a bicubic one is made of
-)
 
 
 def resized_size(height: int, width: int, size: Size) -> tuple[int, int]:

@@ -227,6 +227,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
+def hidden_unless(wanted: bool) -> bool | None:  # noqa: FBT001 - it is the question itself
+    """Return what tqdm calls ``disable``: a bar is for terminals, and where one is wanted.
+
+    Example:
+        >>> hidden_unless(False), hidden_unless(True)
+        (True, None)
+    """
+    return None if wanted and sys.stderr is not None else True
+
+
 @contextmanager
 def progress(
     total: int | None, *, done: int = 0, what: str = "evaluate"
@@ -241,7 +251,7 @@ def progress(
     Yields:
         A function to call with the number of further samples.
     """
-    hidden = None if total is not None and sys.stderr is not None else True  # None: no terminal
+    hidden = hidden_unless(total is not None)
     with tqdm(total=total, initial=done, unit="img", desc=what, disable=hidden, leave=False) as bar:
         yield bar.update
 

@@ -75,7 +75,7 @@ class Checkpoints:
         self.folder, self.keep, self.every_steps = Path(folder), keep, every_steps
         self.notes = dict(notes or {})
         self._hold: ExitStack | None = None
-        self._lock = os.stat_result(range(10))  # the file, once it is held
+        self._lock: os.stat_result | None = None  # the file, while it is held
 
     def is_due(self, step: int) -> bool:
         """Whether to write after so many steps of an epoch."""
@@ -172,7 +172,8 @@ class Checkpoints:
             InputError: It was removed, or exchanged.
         """
         try:
-            is_there = os.path.samestat((self.folder / OF_TRAINING).stat(), self._lock)
+            found = (self.folder / OF_TRAINING).stat()
+            is_there = self._lock is not None and os.path.samestat(found, self._lock)
         except OSError:
             is_there = False
         if not is_there:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -14,6 +13,7 @@ from evalkit.distributed import gathered, is_running, rank
 from evalkit.errors import InputError
 from evalkit.inference.hardware import choose_device
 from evalkit.inference.layout import Layout
+from evalkit.inference.loop import hidden_unless
 from evalkit.inference.outputs import require_names, scores_of
 from evalkit.training.faults import (
     LossWatch,
@@ -340,12 +340,11 @@ def _agreed(stop: StopRequest, step: int) -> bool:
 
 def _bar(how: _How, position: Position) -> tqdm[NoReturn]:
     steps = how.train.order.steps if isinstance(how.train, TrainingBatches) else None
-    shown = how.progress and sys.stderr is not None
     return tqdm(
         total=steps,
         initial=position.step,
         desc=f"epoch {position.epoch}",
         unit="step",
         leave=False,
-        disable=None if shown else True,  # None: where there is no terminal
+        disable=hidden_unless(how.progress),
     )
