@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import termios
+import threading
 from pathlib import Path
 
 import layouts
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from evalkit import evaluate
+from evalkit.__main__ import main as entry_point
 from evalkit.cli import main
 from evalkit.data import Loaded, Source
 from evalkit.errors import InputError
@@ -297,7 +299,8 @@ def test_whatever_a_model_raises_is_said_to_be_the_models(tmp_path, error):
 
     torch.save(Lookup(CLEAR).state_dict(), tmp_path / "net.pth")
 
-    with pytest.raises(InputError, match=f"model must accept .* got {type(error).__name__} from"):
+    expected = f"model must accept .* got {type(error).__name__} from"
+    with pytest.raises(InputError, match=expected) as _kept:
         evaluate(
             tmp_path / "net.pth",
             source([0] * 3, ["a"] * 3),
@@ -305,6 +308,9 @@ def test_whatever_a_model_raises_is_said_to_be_the_models(tmp_path, error):
             transform=TRANSFORM,
             device="cpu",
         )
+
+    # else one of them may collect what the error holds, and cannot wait for itself
+    assert not [one for one in threading.enumerate() if one.name.startswith("decode")]
 
 
 @pytest.mark.parametrize("random", [{"flip": 0.5}, {"random_area": [0.1, 1.0], "crop": 2}])
@@ -357,3 +363,15 @@ def test_standard_error_may_be_closed(tmp_path):
 
     assert ended.returncode == 0
     assert (tmp_path / "out" / "summary.json").exists()
+
+
+def test_ctrl_c_before_there_is_a_command_is_one_line(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("evalkit.cli.main", interrupted)
+
+    with pytest.raises(SystemExit) as ended:
+        entry_point()
+
+    assert (ended.value.code, capsys.readouterr().err) == (130, "evalkit: interrupted\n")
