@@ -141,7 +141,8 @@ def start(folder, *program, **how):
 PATIENT = (
     "import signal, sys, time\n"
     "def end(number, frame): print('caught', number, flush=True); sys.exit(5)\n"
-    "signal.signal({signal}, end); print('ready', flush=True); time.sleep(30)"
+    "signal.signal({signal}, end); print('ready', flush=True)\n"
+    "for _ in range(600): time.sleep(0.05)"  # one long sleep would not see a signal just before it
 )
 
 

@@ -18,7 +18,10 @@ from gpudiag.memory.release import plan
 from gpudiag.probes.holders import Handles, Seen, holder
 from gpudiag.snapshot import Missing
 
-READY = "import signal, sys, time; {}; print(0, flush=True); time.sleep(60)"
+READY = (
+    "import signal, sys, time; {}; print(0, flush=True)\n"
+    "for _ in range(1200): time.sleep(0.05)"  # one long sleep would not see a signal just before it
+)
 WILLING = READY.format("pass")
 STUBBORN = READY.format("signal.signal(signal.SIGTERM, signal.SIG_IGN)")
 # As it ends, the scenario says that its memory came back.
