@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from evalkit.data import Source
     from evalkit.transforms import TransformSpec
 
-SAMPLE = 256  # images: what is off by 6 points can be seen among them
-
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
@@ -32,7 +30,7 @@ class Choices:
 
     Attributes:
         sample: Images to run again in all other ways; 0 for none; None for 16 mistakes of the run,
-            and up to 256 images for what mends these.
+            and up to 1024 images for what mends these.
         verify: Samples to run again alone in fp32; 0 for none.
         train: The images of the training, to look for the run's among them; or None.
     """
@@ -84,8 +82,7 @@ def _of_preparation(
     return check_preparation(
         ran,
         spec,
-        sample=choices.sample or SAMPLE,
-        thorough=choices.sample is not None,
+        sample=choices.sample,
         meaning=_other_order(ran),
     )
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 VERDICTS = ("passed", "warning", "explained", "skipped")
+RIVAL = "as_good_as_another_order"  # the figure of pixels that look like exchanged labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from evalkit.checks.finding import Check
+from evalkit.checks.finding import RIVAL, Check
 from evalkit.checks.labels import check_label_order
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def joined_checks(
 
     A model that is shown wrong pixels can be so wrong that its labels look permuted. If it does
     better with other pixels under the order as it is than with another order, the pixels are to
-    blame.
+    blame. If it does as well, both are named.
 
     Args:
         cells: Counts of true and given classes.
@@ -37,5 +38,13 @@ def joined_checks(
             and other["accuracy_other"] > label.figures["accuracy_other"]
         ):
             label = label.explained_by(Check(id=other["id"], verdict="warning", evidence=""))
+        elif label.verdict == "warning" and other.get(RIVAL):
+            label = replace(
+                label,
+                evidence=(
+                    f"{label.evidence}; {other['other']} would explain it as well: on "
+                    f"{other['samples']} images, accuracy is {other['accuracy_other']:.3f} then"
+                ),
+            )
     new = [label.evidence] if label.verdict == "warning" else []
     return [label.as_dict(), *(dict(other) for other in of_run)], new

@@ -11,10 +11,11 @@ import torch
 from evalkit.checks import batch_norm
 from evalkit.checks.alternatives import CHANNEL_ORDER, KINDS, NORMALISATION, alternatives
 from evalkit.checks.batch_norm import BATCH_NORM
-from evalkit.checks.evidence import Booleans, Paired, least_gained, paired
-from evalkit.checks.finding import Check, skipped
+from evalkit.checks.evidence import LEVEL, Booleans, Paired, least_gained, paired
+from evalkit.checks.finding import RIVAL, Check, skipped
+from evalkit.checks.labels import LABEL_ORDER
 from evalkit.checks.sample import Integers, Ran, Read, choose, read
-from evalkit.checks.trial import GLANCE, SCREENED, Trial, Way
+from evalkit.checks.trial import SCREENED, USUAL, Look, Trial, Way, least_mended, looks_at
 from evalkit.wording import counted
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from evalkit.transforms import TransformSpec
 
 CHUNK = 32  # images at a time; batch norm needs about as many to estimate its statistics
+LEAST_APART = 0.05  # p-value from which on an order of the classes is no better than other pixels
 LEAST_GAIN = 0.01  # of accuracy: below a point nothing is called clearly better
 ADVICE = {
     CHANNEL_ORDER: "let the model flip the channels first, or take weights for RGB",
@@ -49,22 +51,20 @@ def check_preparation(
     ran: Ran,
     spec: TransformSpec,
     *,
-    sample: int,
-    thorough: bool = False,
+    sample: int | None,
     meaning: Integers | None = None,
 ) -> list[Check]:
     """Ask whether channel order, normalisation, preset and batch norm statistics are right.
 
     A sample of the run's images is prepared in every other usual way. All ways see 16 mistakes of
-    the run; those that mend a quarter of them see 64 images; and those that are then ahead see the
-    whole sample. The best one that is clearly better is warned of; others that are better too are
-    explained by it.
+    the run; those that mend some of them see 64 images, and those that are then ahead 256, and 1024
+    where the run is large. The best one that is clearly better is warned of; others that are better
+    too are explained by it.
 
     Args:
         ran: The run.
         spec: How it prepared its images.
-        sample: Images to ask about.
-        thorough: Whether all ways see the whole sample.
+        sample: Images that all ways see; None for the few that it takes.
         meaning: Another order of the classes that fits the run clearly better, see
             `evalkit.checks.labels`; then all ways are tried under both orders, so that permuted
             labels are not mistaken for wrong pixels, nor these for those.
@@ -77,10 +77,11 @@ def check_preparation(
         reason = "batch norm has no statistics to go by"
         return [*(skipped(kind, reason) for kind in KINDS), state]
     kinds = [*KINDS, *([BATCH_NORM] if state is None else [])]
-    return [
-        *_asked_of(ran, spec, kinds, sample=sample, thorough=thorough, meaning=meaning),
-        *([state] if state is not None else []),
-    ]
+    checks = _asked_of(ran, spec, kinds, sample=sample, meaning=meaning)
+    if meaning is not None and all(one.verdict == "passed" for one in checks):
+        rival = _rival(ran, spec, kinds, meaning)
+        checks = [rival if rival and one.id == rival.id else one for one in checks]
+    return [*checks, *([state] if state is not None else [])]
 
 
 def _asked_of(
@@ -88,38 +89,64 @@ def _asked_of(
     spec: TransformSpec,
     kinds: Sequence[str],
     *,
-    sample: int,
-    thorough: bool,
+    sample: int | None,
     meaning: Integers | None,
 ) -> list[Check]:
     known = np.arange(len(ran.classes))
     meanings = [known] if meaning is None else [known, meaning]
-    chosen = choose(ran, min(sample, len(ran)))
+    looks = looks_at(len(ran)) if sample is None else (Look(images=sample, share=1.0),)
+    chosen = choose(ran, looks[-1].images)
     trial = Trial(ran, _ways(ran, spec, kinds), meanings)
     mistaken = chosen[~trial.run_right[chosen]]
-    if reason := _without_hope(len(chosen), len(mistaken), trial.tests):
+    needed = least_gained(trial.tests, LEVEL * looks[-1].share)
+    if reason := _without_hope(len(chosen), len(mistaken), needed):
         return [reason(kind) for kind in kinds]
     size = min(CHUNK, ran.batch_size)
     screened = list(read(ran, mistaken[:SCREENED], spec.mode, size=min(size, SCREENED)))
-    if not any(part.images for part in screened):
+    shown = sum(len(part.images) for part in screened)
+    if not shown:
         return [skipped(kind, "the images could not be read again") for kind in kinds]
     ways = _ways(ran, spec, kinds, image_size=_common_size(screened))
     trial = Trial(ran, ways, meanings)
-    if not thorough:
-        trial.screen(screened)
-    glance = len(chosen) if thorough else GLANCE
-    for part in read(ran, chosen[:glance], spec.mode, size=size) if trial.ways else ():
-        trial.ask(part)
-    if not thorough:
-        trial.keep_promising()
-    for part in read(ran, chosen[glance:], spec.mode, size=size) if trial.ways else ():
-        trial.ask(part)
-    return _verdicts(trial, kinds, list(_clearly_better(trial)))
+    if sample is None:
+        trial.screen(screened, enough=least_mended(needed, len(mistaken), shown))
+    seen, better = 0, list[Better]()
+    for look in looks:
+        if better or not trial.ways:
+            break
+        for part in read(ran, chosen[seen : look.images], spec.mode, size=size):
+            trial.ask(part)
+        if look.share:
+            better = list(_clearly_better(trial, share=look.share))
+        trial.keep(ahead=look.ahead)
+        seen = look.images
+    return _verdicts(trial, kinds, better)
 
 
-def _without_hope(samples: int, mistakes: int, tests: int) -> Callable[[str], Check] | None:
+def _rival(ran: Ran, spec: TransformSpec, kinds: Sequence[str], meaning: Integers) -> Check | None:
+    """Return the other way that explains the run as well as another order of the classes, if any.
+
+    Where classes differ by colour alone, exchanged channels look like exchanged labels.
+    """
+    trial = Trial(ran, _ways(ran, spec, kinds), [np.arange(len(ran.classes))])
+    for part in read(ran, choose(ran, USUAL), spec.mode, size=min(CHUNK, ran.batch_size)):
+        trial.ask(part)
+    reordered = trial.right_in(meaning)
+    as_good = [
+        one
+        for one in _clearly_better(trial, share=1.0)
+        if paired(one.right, reordered).p_value > LEAST_APART
+    ]
+    best = _best(as_good)
+    if best is None:
+        return None
+    known = {"samples": len(reordered), "alternatives": trial.tests, "images_run": trial.images}
+    order = Check(id=LABEL_ORDER, verdict="warning", evidence="")
+    return _warning(best, {**known, RIVAL: True}).explained_by(order)
+
+
+def _without_hope(samples: int, mistakes: int, needed: int) -> Callable[[str], Check] | None:
     """Return what to say where nothing could come out, whatever the model did."""
-    needed = least_gained(tests)
     if samples < needed:
         return lambda kind: skipped(
             kind, f"{counted(samples, 'image')} cannot tell: at least {needed} are needed"
@@ -175,7 +202,7 @@ def _common_size(parts: Sequence[Read]) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _clearly_better(trial: Trial) -> Iterator[Better]:
+def _clearly_better(trial: Trial, *, share: float) -> Iterator[Better]:
     before, labels = trial.before, trial.labels
     if not len(labels):
         return
@@ -184,7 +211,7 @@ def _clearly_better(trial: Trial) -> Iterator[Better]:
         for position, after in enumerate(trial.right(way)):
             counts = paired(before, after)
             if (
-                counts.is_better(alternatives=trial.tests)
+                counts.is_better(alternatives=trial.tests, level=LEVEL * share)
                 and counts.gain >= LEAST_GAIN
                 and after.mean() > commonest  # else it may name that class whatever it sees
             ):

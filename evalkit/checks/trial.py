@@ -21,13 +21,64 @@ if TYPE_CHECKING:
 # All ways see this many of the run's mistakes. What is to be clearly better must mend some of them:
 # a wrong preparation is behind most mistakes of its run, and another right one behind few.
 SCREENED = 16
-LEAST_MENDED = 4
-# Those that do see so many images, right ones too, and then the whole sample if they are ahead at
-# this level by themselves. Only then are they judged, once, and corrected for the number of ways.
-GLANCE = 64
-PROMISING = 0.2
+LEAST_MENDED = 3
+MISSED = 0.05  # chance that one is lost here that mends just enough of all mistakes
+# The others see a few images, right ones too, then more and more while they are ahead.
+GLANCE, USUAL, MOST = 64, 256, 1024
+SHARE_OF_RUN = 8  # more than the usual number of images are at most an eighth of the run's
 # What models raise when they are given images of another size.
 _REFUSALS = (InputError, RuntimeError, ValueError, TypeError, AssertionError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How far the ways are tried before the next decision about them.
+
+    Attributes:
+        images: Of the sample that have been seen by then.
+        share: Of the level at which ways are judged here, so that all looks together keep it; 0
+            where they are not judged.
+        ahead: Ways go on if they are ahead, with a p-value of this or less by themselves; the few
+            mistakes among few images seldom say more than that.
+    """
+
+    images: int
+    share: float = 0.0
+    ahead: float = 0.0
+
+
+def looks_at(samples: int) -> tuple[Look, ...]:
+    """Return the looks at a run of so many samples.
+
+    Example:
+        >>> [look.images for look in looks_at(1_000)], [look.images for look in looks_at(50_000)]
+        ([64, 256], [64, 256, 1024])
+    """
+    most = min(MOST, samples // SHARE_OF_RUN)
+    first = Look(images=min(GLANCE, samples), ahead=1.0)
+    if most <= USUAL:
+        return first, Look(images=min(USUAL, samples), share=1.0)
+    return first, Look(images=USUAL, share=0.5, ahead=0.05), Look(images=most, share=0.5)
+
+
+def least_mended(needed: int, mistakes: int, shown: int) -> int:
+    """Return how many of the mistakes that it is shown a way must mend to be tried further.
+
+    Args:
+        needed: Mistakes that a way must mend to be clearly better, of all that it may see.
+        mistakes: All that it may see.
+        shown: Those that it is shown.
+
+    Example:
+        >>> least_mended(16, 300, 16), least_mended(16, 31, 16)
+        (3, 5)
+    """
+    from scipy.special import bdtr
+
+    enough = LEAST_MENDED
+    while enough < shown and bdtr(enough, shown, min(1.0, needed / mistakes)) <= MISSED:
+        enough += 1
+    return enough
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,21 +125,24 @@ class Trial:
             self.images += len(pixels)
             self._right[way].append(np.stack([m[named] == labels for m in self._meanings]))
 
-    def screen(self, parts: Iterable[Read]) -> None:
-        """Forget the ways that mend none of the run's mistakes; start anew with the others."""
+    def screen(self, parts: Iterable[Read], *, enough: int) -> None:
+        """Forget the ways that mend fewer of the run's mistakes; start anew with the others."""
         for part in parts:
             self.ask(part)
-        self.ways = [way for way in self.ways if self.right(way).sum(axis=1).max() >= LEAST_MENDED]
+        self.ways = [way for way in self.ways if self.right(way).sum(axis=1).max() >= enough]
         self._asked = []
         self._right = {way: [] for way in self.ways}
 
-    def keep_promising(self) -> None:
-        """Forget the ways that are not ahead of the run."""
+    def keep(self, *, ahead: float) -> None:
+        """Forget the ways that are not ahead of the run at this level, each by itself."""
         before = self.before
         self.ways = [
             way
             for way in self.ways
-            if any(paired(before, after).p_value <= PROMISING for after in self.right(way))
+            if any(
+                counts.gain > 0 and counts.p_value <= ahead
+                for counts in (paired(before, after) for after in self.right(way))
+            )
         ]
 
     @property
@@ -104,6 +158,11 @@ class Trial:
     def before(self) -> Booleans:
         """Whether the run was right about them, shape (N,)."""
         return self.run_right[self._positions]
+
+    def right_in(self, meaning: Integers) -> Booleans:
+        """Whether the run would have been right about them in another order, shape (N,)."""
+        positions = self._positions
+        return np.asarray(meaning[self._ran.predictions[positions]] == self._ran.labels[positions])
 
     def right(self, way: Way) -> Booleans:
         """Whether a way was right about them, shape (M, N)."""

@@ -94,7 +94,7 @@ from evalkit.commands import options
     type=click.IntRange(0),
     metavar="N",
     help="Images to run again in other ways, to look for silent errors; 0 for none. "
-    "[default: 16 mistakes, and 256 images for what mends these]",
+    "[default: 16 mistakes, and up to 1024 images for what mends these]",
 )
 @click.option(
     "--verify",

@@ -103,7 +103,7 @@ def evaluate(
         decode: "cpu", or "gpu" to decode JPEG files there, see `evalkit.images.decoding.Decoding`.
         fast_decode: Decode large JPEG files at reduced size; what that changes is measured.
         checks: Images to run again in other ways, to look for silent errors, see docs/checks.md; 0
-            for none. None takes 16 mistakes of the run, and 256 images for what mends these.
+            for none. None takes 16 mistakes of the run, and up to 1024 images for what mends these.
         verify: Samples to run again, each alone and in fp32, to count predictions that change.
         train_data: The data of the training, as *data*, to look for the same images in both.
         allow_partial: The share of the model that the checkpoint must fill, see
