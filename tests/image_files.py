@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
 from evalkit.checkpoint import save_checkpoint
+from evalkit.images.jpegs import CANDIDATES
 
 CLASSES = ("blue", "green", "red")  # sorted, as torchvision counts them
 CHANNEL = {"red": 0, "green": 1, "blue": 2}
@@ -29,6 +32,26 @@ def write_folders(root, counts):
             coloured(name, seed).save(root / name / f"{number}.png")
             seed += 1
     return root
+
+
+def picture(width=123, height=77, seed=0):
+    """Waves and noise: edges, flat parts and every colour."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows / 11), np.cos(columns / 9), np.sin(rows * columns / 700)]
+    noise = np.random.default_rng(seed).normal(0, 12, (height, width, 3))
+    return Image.fromarray((np.stack(waves, -1) * 100 + 127 + noise).clip(0, 255).astype(np.uint8))
+
+
+def encoded(image, kind="JPEG", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def brighter(files, colours, device):
+    """As a library that decodes JPEG files, but every pixel is off by one."""
+    found = CANDIDATES["torchvision"]().decode(files, colours, device)
+    return [one.clamp(max=254) + 1 for one in found]
 
 
 class ColourNet(nn.Module):

@@ -16,9 +16,17 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from PIL.Image import Image
+
     from evalkit.transforms import Size
 
 BRIGHTEST = 255
+
+
+def as_tensor(image: Image) -> torch.Tensor:
+    """Return the pixels of an image of mode "RGB" or "L", uint8, shape (C, H, W), channels last."""
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)  # noqa: PLR2004
 
 
 def resized_size(height: int, width: int, size: Size) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from evalkit.checkpoint import save_checkpoint
 from evalkit.cli import main
-from evalkit.images.decoding import exact_jpegs
+from evalkit.images.jpegs import exact_jpegs
 from evalkit.transforms import evaluation
 
 TRANSFORM = evaluation(resize=None, crop=8)

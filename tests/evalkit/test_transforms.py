@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from evalkit.errors import InputError
-from evalkit.images.decoding import as_tensor
+from evalkit.images.geometry import as_tensor
 from evalkit.training import seed_everything
 from evalkit.transforms import TransformSpec, evaluation, train
 

@@ -19,7 +19,7 @@ from evalkit.data import Loaded, Source, open_data
 from evalkit.data.torch_dataset import torch_dataset
 from evalkit.errors import InputError
 from evalkit.images.batches import Audit, Unreadable, batches
-from evalkit.images.decoding import as_tensor
+from evalkit.images.geometry import as_tensor
 from evalkit.images.reading import UnreadableError
 from evalkit.transforms import evaluation
 from evalkit.wording import natural_order

@@ -1,25 +1,21 @@
-import io
 import random
 import re
 
-import numpy as np
 import pytest
 import torch
+from image_files import brighter, encoded, picture
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from evalkit.errors import InputError
 from evalkit.images import decoding
-from evalkit.images.decoding import Decoder, Decoding, Jpegs, as_tensor, equals_pillow, exact_jpegs
+from evalkit.images.decoding import Decoder, Decoding
+from evalkit.images.geometry import as_tensor
+from evalkit.images.jpegs import Jpegs, exact_jpegs
 from evalkit.images.reading import GREY, INKS, ROTATED, UnreadableError, decode_image
 from evalkit.transforms import evaluation
 
 GREY_TRANSFORM = evaluation(mode="L", mean=(0.5,), std=(0.5,))
-LIBRARIES = {
-    "simplejpeg": decoding._simplejpeg,
-    "torchcodec": decoding._torchcodec,
-    "torchvision": decoding._torchvision,
-}
 JPEG_KINDS = {
     "usual": {},
     "progressive": {"progressive": True},
@@ -29,44 +25,6 @@ JPEG_KINDS = {
     "coarse": {"quality": 5},
     "restarts": {"restart_marker_blocks": 4},
 }
-
-
-def picture(width=123, height=77, seed=0):
-    """Waves and noise: edges, flat parts and every colour."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    waves = [np.sin(rows / 11), np.cos(columns / 9), np.sin(rows * columns / 700)]
-    noise = np.random.default_rng(seed).normal(0, 12, (height, width, 3))
-    return Image.fromarray((np.stack(waves, -1) * 100 + 127 + noise).clip(0, 255).astype(np.uint8))
-
-
-def encoded(image, kind="JPEG", **options):
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("name", LIBRARIES)
-def test_libraries_that_are_installed_decode_as_pillow_does(name):
-    if name == "torchcodec" and not (torch.version.cuda or "").startswith("13."):
-        pytest.skip(f"torchcodec's wheels need a torch for CUDA 13, got {torch.__version__}")
-    library = LIBRARIES[name]()
-
-    assert library is not None
-    assert library.name.startswith(f"{name} ")
-    assert equals_pillow(library)
-
-
-def brighter(files, colours, device):
-    found = LIBRARIES["torchvision"]().decode(files, colours, device)
-    return [one.clamp(max=254) + 1 for one in found]
-
-
-def test_a_library_that_rounds_otherwise_is_not_taken():
-    def broken(_files, _colours, _device):
-        raise RuntimeError("built without libjpeg")
-
-    assert not equals_pillow(Jpegs(name="brighter", decode=brighter))
-    assert not equals_pillow(Jpegs(name="broken", decode=broken))
 
 
 @pytest.mark.parametrize("kind", JPEG_KINDS)

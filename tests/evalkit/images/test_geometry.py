@@ -11,8 +11,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from evalkit.images.decoding import as_tensor
-from evalkit.images.geometry import cropped, middle, resized
+from evalkit.images.geometry import as_tensor, cropped, middle, resized
 from evalkit.transforms import evaluation
 
 SIZES = [

@@ -9,7 +9,8 @@ from PIL import Image
 from evalkit.data import open_data
 from evalkit.images import decoding
 from evalkit.images.batches import Audit, batches
-from evalkit.images.decoding import Decoding, Jpegs
+from evalkit.images.decoding import Decoding
+from evalkit.images.jpegs import CANDIDATES, Jpegs
 from evalkit.transforms import evaluation
 
 TRANSFORM = evaluation(resize=32, crop=28)
@@ -19,7 +20,7 @@ MOST_OFF = 12  # of 255: nvJPEG interpolates colours and rounds in its own way
 @pytest.fixture
 def on_the_cpu(monkeypatch):
     """What batches were decoded together, by a library that is not on a GPU."""
-    library, calls = decoding._torchvision(), []
+    library, calls = CANDIDATES["torchvision"](), []
 
     def decode(files, colours, device):
         assert device == "cuda"
