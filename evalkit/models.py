@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from evalkit.errors import InputError
+from evalkit.user_code import told
 from evalkit.wording import some
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _load_file(place: str, what: str) -> ModuleType:
     with _importable(path.resolve().parent):
         try:
             module_spec.loader.exec_module(module)
-        except (ImportError, SyntaxError) as error:
+        except (Exception, SystemExit) as error:
             raise InputError(_import_message(what, place, error)) from error
     return module
 
@@ -157,15 +158,16 @@ def _import(place: str, what: str) -> ModuleType:
     with _importable(Path.cwd()):
         try:
             return importlib.import_module(place)
-        except (ImportError, SyntaxError, ValueError) as error:
+        except (Exception, SystemExit) as error:
             raise InputError(_import_message(what, place, error)) from error
 
 
-def _import_message(what: str, place: str, error: Exception) -> str:
-    return (
-        f"{what} must name a module that imports, got '{place}': "
-        f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _import_message(what: str, place: str, error: BaseException) -> str:
+    is_program = isinstance(error, SystemExit)
+    way_out = (
+        ': put what it runs as a program under if __name__ == "__main__"' if is_program else ""
     )
+    return f"{what} must name a module that imports, got '{place}': {told(error)}{way_out}"
 
 
 @contextmanager
@@ -188,10 +190,16 @@ def _call(spec: str, function: Any, num_classes: int | None) -> nn.Module:
     takes = num_classes is not None and "num_classes" in _parameters(function)
     try:
         model = function(num_classes=num_classes) if takes else function()
-    except TypeError as error:
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, TypeError) and _is_of_the_call(error):
+            raise InputError(
+                f"model must name a function that can be called without arguments, got '{spec}': "
+                f"{error}"
+            ) from error
         raise InputError(
-            f"model must name a function that can be called without arguments, got '{spec}': "
-            f"{error}"
+            f"model must be built by the function that it names, got {told(error)} from '{spec}'"
         ) from error
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -199,6 +207,12 @@ def _call(spec: str, function: Any, num_classes: int | None) -> nn.Module:
             f"returns {type(model).__name__}"
         )
     return model
+
+
+def _is_of_the_call(error: TypeError) -> bool:
+    """Whether a function did not take the arguments, and so nothing in it was run."""
+    trace = error.__traceback__
+    return trace is None or trace.tb_next is None
 
 
 def _parameters(function: Callable[..., Any]) -> Sequence[str]:

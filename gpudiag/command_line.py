@@ -25,9 +25,9 @@ def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int
 
     Returns:
         What the command returned (None: 0); 2 for a usage error or bad input; 3 for a fault of
-        the program's own, whose traceback is printed with ``NAME_DEBUG=1``; 130 when
-        interrupted; 141 when the reader of standard output went away. A full disk and the like
-        are one line and 3.
+        the program's own; 130 when interrupted; 141 when the reader of standard output went away.
+        A full disk and the like are one line and 3. With ``NAME_DEBUG=1``, tracebacks are printed
+        before the line.
     """
     try:
         code = command.main(prog_name=name, standalone_mode=False)
@@ -44,11 +44,13 @@ def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int
         path = context.command_path if context else name
         return _complain(name, f"{error.format_message()} See '{path} --help'.", EXIT_BAD_INPUT)
     except bad_input as error:
+        _trace(name, error)
         return _complain(name, str(error), EXIT_BAD_INPUT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except OSError as error:
+        _trace(name, error)
         where = f": {error.filename}" if error.filename else ""
         return _complain(name, f"{error.strerror or error}{where}", EXIT_INTERNAL_ERROR)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is left is a bug of ours
@@ -57,15 +59,23 @@ def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int
 
 
 def _internal_error(name: str, error: Exception) -> int:
-    variable = f"{name.upper()}_DEBUG"
-    if os.environ.get(variable) == "1":
-        traceback.print_exception(error)
+    _trace(name, error)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     message = (
-        f"internal error: {what} (a bug: run the same command with {variable}=1 and report the "
-        "traceback)"
+        f"internal error: {what} (a bug: run the same command with {_variable(name)}=1 and report "
+        "the traceback)"
     )
     return _complain(name, message, EXIT_INTERNAL_ERROR)
+
+
+def _trace(name: str, error: Exception) -> None:
+    """Print the traceback, and those of what led to it, for whoever asked for them."""
+    if os.environ.get(_variable(name)) == "1":
+        traceback.print_exception(error)
+
+
+def _variable(name: str) -> str:
+    return f"{name.upper()}_DEBUG"
 
 
 def _complain(name: str, message: str, code: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 import warnings
 from contextlib import contextmanager
@@ -12,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalkit.errors import InputError
+from evalkit.user_code import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 # What code in a file may raise that is not a missing class.
-_FAILURES = (
-    *(pickle.UnpicklingError, ArithmeticError, EOFError, LookupError, OSError, RuntimeError),
-    *(TypeError, ValueError),
-)
 
 
 def read_trusted(path: Path, *, is_script: bool) -> Any:
@@ -48,11 +44,10 @@ def read_trusted(path: Path, *, is_script: bool) -> Any:
             f"'{' '.join(str(error).split())}': run this in the folder of the project that wrote "
             "the file, or read the weights alone, without trust=True"
         ) from error
-    except _FAILURES as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{path}: expected the file's own code to rebuild its objects, got "
-            f"{type(error).__name__}: {' '.join(str(error).split())}: read the weights alone, "
-            "without trust=True"
+            f"{told(error)}: read the weights alone, without trust=True"
         ) from error
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from evalkit.checks.finding import Check, skipped
-from evalkit.checks.sample import Ran, Read, ask, choose, given, read
-from evalkit.inference.hardware import is_out_of_memory
+from evalkit.checks.sample import Ran, Read, RefusedError, ask, choose, given, read
 from evalkit.scoring.intervals import wilson
 from evalkit.wording import counted, some
 
@@ -36,11 +35,8 @@ def check_repeatability(ran: Ran, spec: TransformSpec) -> list[Check]:
     pixels = torch.stack([spec.pixels(image) for image in images.images])
     try:
         first, second = (_probabilities(ran, spec, pixels) for _ in range(2))
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = f"{len(pixels)} images in a batch need more memory than there is"
-        return [skipped(name, reason) for name in (REPEATABILITY, BATCH_DEPENDENCE)]
+    except RefusedError as error:
+        return [skipped(name, str(error)) for name in (REPEATABILITY, BATCH_DEPENDENCE)]
     varied = _distance(first, second)
     figures = {"samples": len(pixels), "largest_difference": varied}
     if varied > TOLERANCE:
@@ -69,9 +65,8 @@ def _batch_dependence(
 ) -> Check:
     try:
         alone = torch.cat([_probabilities(ran, spec, one.unsqueeze(0)) for one in pixels])
-    except ValueError as error:  # batch norm in training mode cannot take one value per channel
-        reason = " ".join(str(error).split())
-        return _dependent(f"the model fails on one image alone ({reason})", {})
+    except RefusedError as error:  # batch norm in training mode cannot take one value per channel
+        return _dependent(f"with one image alone {error}", {})
     difference = _distance(together, alone)
     changed = int((together.argmax(1) != alone.argmax(1)).sum())
     figures = {
@@ -119,7 +114,10 @@ def check_precision(ran: Ran, spec: TransformSpec, *, samples: int) -> Check:
     for part in read(ran, chosen, spec.mode, size=ran.batch_size):
         for position, image in zip(part.chosen.tolist(), part.images, strict=True):
             pixels = spec.pixels(image).unsqueeze(0)
-            scores = ask(ran, pixels, prepare=spec.normalize, precision="fp32")
+            try:
+                scores = ask(ran, pixels, prepare=spec.normalize, precision="fp32")
+            except RefusedError as error:
+                return skipped(PRECISION, f"with one image alone {error}")
             number += 1
             if given(scores)[0] != ran.predictions[position]:
                 flipped.append((position, _lead(scores, int(ran.predictions[position]))))

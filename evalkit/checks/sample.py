@@ -20,6 +20,8 @@ from evalkit.inference.hardware import (
 )
 from evalkit.inference.loop import evaluating
 from evalkit.inference.outputs import scores_of
+from evalkit.user_code import told
+from evalkit.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 
 SEED = 0
 Integers = npt.NDArray[np.int64]
+
+
+class RefusedError(Exception):
+    """The model gave no scores for these pixels; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,7 +131,7 @@ def ask(
             do, as in the run.
 
     Raises:
-        RuntimeError: Memory does not do; see `evalkit.inference.hardware.is_out_of_memory`.
+        RefusedError: The model fails on these pixels, or memory does not do.
     """
     where = choose_device(ran.device)
     with ExitStack() as stack:
@@ -141,9 +147,14 @@ def ask(
                 output = ran.model(prepare(part.to(where)))
                 scores = scores_of(output, rows=len(part), classes=ran.classes)
                 found.append(scores.float().cpu())
-            except RuntimeError as error:
-                if is_one or len(part) == 1 or not is_out_of_memory(error):
-                    raise
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise RefusedError(f"the model fails, {told(error)}") from error
+                if is_one or len(part) == 1:
+                    images = counted(len(part), "image")
+                    raise RefusedError(
+                        f"{images} at once need more memory than there is"
+                    ) from error
                 waiting += reversed(torch.split(part, (len(part) + 1) // 2))
             if waiting:
                 free_cached_memory(where)

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from evalkit.checks.evidence import Booleans, paired
-from evalkit.checks.sample import Integers, Ran, Read, ask, given
-from evalkit.errors import InputError
+from evalkit.checks.sample import Integers, Ran, Read, RefusedError, ask, given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +25,6 @@ MISSED = 0.05  # chance that one is lost here that mends just enough of all mist
 # The others see a few images, right ones too, then more and more while they are ahead.
 GLANCE, USUAL, MOST = 64, 256, 1024
 SHARE_OF_RUN = 8  # more than the usual number of images are at most an eighth of the run's
-# What models raise when they are given images of another size.
-_REFUSALS = (InputError, RuntimeError, ValueError, TypeError, AssertionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +115,8 @@ class Trial:
             try:
                 pixels = torch.stack([way.spec.pixels(image) for image in part.images])
                 scores = ask(self._ran, pixels, prepare=way.prepare, altered=way.altered)
-            except _REFUSALS:
-                self.ways.remove(way)  # the model takes no such images: it never learned on them
+            except (RefusedError, RuntimeError, ValueError):  # or images of several sizes
+                self.ways.remove(way)  # it never learned on such images
                 continue
             named = given(scores)
             self.images += len(pixels)

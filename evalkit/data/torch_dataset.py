@@ -14,6 +14,7 @@ from PIL import Image
 from evalkit.data.source import Loaded, Numbered, Source
 from evalkit.errors import InputError
 from evalkit.images.reading import UnreadableError, damage_told
+from evalkit.user_code import told
 from evalkit.wording import counted, some
 
 PAIR = 2  # an image and its label
@@ -84,10 +85,10 @@ def _made(spec: str, given: Any) -> Any:
         return given()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"data must be a Dataset, or a function of no arguments that makes one, got "
-            f"{_told(error)} from '{spec}'"
+            f"{told(error)} from '{spec}'"
         ) from error
 
 
@@ -105,7 +106,7 @@ def _sample(name: str, dataset: Any, position: int) -> tuple[Image.Image | torch
     except (InputError, StopIteration):
         raise
     except Exception as error:
-        raise InputError(f"data must give its samples, got {_told(error)} for {name}") from error
+        raise InputError(f"data must give its samples, got {told(error)} for {name}") from error
     if not isinstance(sample, tuple | list) or len(sample) != PAIR:
         got = f"{type(sample).__name__}"
         got += f" of {len(sample)}" if isinstance(sample, tuple | list | dict) else ""
@@ -135,7 +136,3 @@ def _label_of(told: Any, names: tuple[str, ...]) -> str | None:
     except TypeError:  # no whole number, of Python, NumPy or torch
         return str(told) if str(told) in names else None
     return names[position] if 0 <= position < len(names) else None
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__} ({' '.join(str(error).split())})"

@@ -15,6 +15,7 @@ from evalkit.errors import InputError
 from evalkit.inference.hardware import free_cached_memory, is_out_of_memory
 from evalkit.inference.layout import Layout, takes_channels_last
 from evalkit.inference.outputs import per_sample, scores_of
+from evalkit.user_code import told
 
 Packed = tuple[torch.Tensor, ...]
 
@@ -147,16 +148,11 @@ class Forward:
         return inputs if self.prepare is None else self.prepare(inputs)
 
     def _complaint(self, inputs: torch.Tensor, error: Exception) -> str:
-        reason = " ".join(str(error).split())
-        kind = type(error).__name__
         if self.padded and _is_of_the_compiler(error):
-            return f"model must compile to run compiled, got {kind}: {reason}: leave compile out"
+            return f"model must compile to run compiled, got {told(error)}: leave compile out"
         model: Any = self.model
         name = type(getattr(model, "_orig_mod", model)).__name__
-        return (
-            f"model must accept inputs of shape {tuple(inputs.shape)}, got {kind} from {name}: "
-            f"{reason}"
-        )
+        return f"model {name} must accept inputs of shape {tuple(inputs.shape)}, got {told(error)}"
 
 
 def _is_of_the_compiler(error: Exception) -> bool:

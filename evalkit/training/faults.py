@@ -11,6 +11,7 @@ import torch
 
 import gpudiag
 from evalkit.errors import InputError
+from evalkit.user_code import told
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
@@ -146,15 +147,14 @@ def run_model(model: nn.Module, inputs: torch.Tensor) -> object:
         return model(inputs)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split()).rstrip(".")
+    except InputError:
+        raise
+    except Exception as error:
         is_turned = inputs.is_contiguous(memory_format=torch.channels_last)
-        way_out = ": leave channels_last out" if is_turned and NO_VIEW in reason else ""
+        way_out = ": leave channels_last out" if is_turned and NO_VIEW in str(error) else ""
         raise InputError(
-            f"model must accept inputs of shape {tuple(inputs.shape)} in training, got "
-            f"{type(error).__name__} from {type(model).__name__}: {reason}{way_out}"
+            f"model {type(model).__name__} must accept inputs of shape {tuple(inputs.shape)} in "
+            f"training, got {told(error)}{way_out}"
         ) from error
 
 

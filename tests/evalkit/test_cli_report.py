@@ -224,6 +224,17 @@ def test_the_traceback_is_there_when_asked_for(evalkit, monkeypatch):
     assert err.splitlines()[-1].startswith("evalkit: internal error: ZeroDivisionError")
 
 
+def test_what_led_to_bad_input_is_there_when_asked_for(evalkit, monkeypatch):
+    monkeypatch.setenv("EVALKIT_DEBUG", "1")
+
+    code, _, err = evalkit("report", "missing.csv", "--out", "report")
+
+    assert code == 2
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.splitlines()[-1].startswith("evalkit: ")
+    assert "missing.csv" in err.splitlines()[-1]
+
+
 def test_interruption_is_one_line(evalkit, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt

@@ -128,13 +128,51 @@ def test_modules_that_do_not_import(project):
     )
     assert message_of("broken.py:net") == (
         "model must name a module that imports, got 'broken.py': ModuleNotFoundError: No module "
-        "named 'no_such_module'"
+        "named 'no_such_module' (broken.py, line 1)"
     )
     assert message_of("syntax:net").startswith(
         "model must name a module that imports, got 'syntax': SyntaxError: "
     )
     assert message_of("missing.py:net") == (
         "model must name a Python file, got 'missing.py': there is no such file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero (own.py, line 1)"),
+        (
+            "import argparse\nargparse.ArgumentParser().exit(2)",
+            "SystemExit: 2 (own.py, line 2): put what it runs as a program under if __name__ == "
+            '"__main__"',
+        ),
+    ],
+)
+@pytest.mark.parametrize("place", ["own", "own.py"])
+def test_modules_that_fail(project, monkeypatch, place, code, said):
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    (project / "own.py").write_text(code)
+
+    assert (
+        message_of(f"{place}:net")
+        == f"model must name a module that imports, got '{place}': {said}"
+    )
+
+
+def test_functions_that_fail(project):
+    (project / "own.py").write_text(
+        "import torch\n\ndef net():\n    return torch.nn.Linear(2, 'two')\n\n"
+        "def other():\n    raise TypeError('no')\n"
+    )
+
+    assert message_of("own.py:net").startswith(
+        "model must be built by the function that it names, got TypeError: empty()"
+    )
+    assert message_of("own.py:net").endswith("(own.py, line 4) from 'own.py:net'")
+    assert message_of("own.py:other") == (
+        "model must be built by the function that it names, got TypeError: no (own.py, line 7) "
+        "from 'own.py:other'"
     )
 
 

@@ -545,7 +545,7 @@ SMALL = torch.zeros(3, 4, 4, dtype=torch.uint8)
         ((SMALL, 0.9), "got 0.9 for mine"),
         ((SMALL, float("nan")), "got nan for mine"),
         ((SMALL, 2), "got 2 for mine"),
-        (ValueError("what"), r"got ValueError \(what\) for mine"),
+        (ValueError("what"), r"got ValueError: what \(.*test_data.py, line \d+\) for mine"),
         (KeyError("what"), "got KeyError"),
     ],
 )

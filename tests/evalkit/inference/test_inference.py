@@ -188,7 +188,7 @@ def test_model_that_cannot_take_the_input():
         scored([[0.0, 1.0, 2.0]], [0], model=nn.Conv2d(3, 2, 1))
 
     assert str(error.value).startswith(
-        "model must accept inputs of shape (1, 3), got RuntimeError from Conv2d: Expected 3D "
+        "model Conv2d must accept inputs of shape (1, 3), got RuntimeError: Expected 3D "
     )
 
 

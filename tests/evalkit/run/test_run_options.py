@@ -299,7 +299,7 @@ def test_whatever_a_model_raises_is_said_to_be_the_models(tmp_path, error):
 
     torch.save(Lookup(CLEAR).state_dict(), tmp_path / "net.pth")
 
-    expected = f"model must accept .* got {type(error).__name__} from"
+    expected = f"model Broken must accept .* got {type(error).__name__}: .*, line "
     with pytest.raises(InputError, match=expected) as _kept:
         evaluate(
             tmp_path / "net.pth",

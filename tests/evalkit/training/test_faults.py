@@ -1,6 +1,7 @@
 """What goes wrong while a model is trained is one line that says what to do."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from evalkit.demo.net import digits_net
 from evalkit.errors import InputError
 from evalkit.inference.loop import predict
 from evalkit.training import fit
+from evalkit.training.faults import run_model
 from evalkit.training.job import prepare
 from evalkit.training.loader import TrainingBatches
 from evalkit.training.order import Order
@@ -248,8 +250,25 @@ def test_images_of_different_sizes_in_a_worker_are_one_line(tmp_path):
     )
 
 
+def test_a_model_that_fails_in_its_own_way():
+    class Net(nn.Module):
+        def forward(self, pixels):
+            return {"a": pixels}["b"]
+
+    with pytest.raises(InputError) as error:
+        run_model(Net(), torch.zeros(2, 3))
+
+    assert re.fullmatch(
+        r"model Net must accept inputs of shape \(2, 3\) in training, got KeyError: 'b' "
+        r"\(.*test_faults.py, line \d+\)",
+        str(error.value),
+    )
+
+
 def test_a_model_for_other_inputs(data, tmp_path):
-    with pytest.raises(InputError, match=r"^model must accept inputs of shape \(8, 3, 16, 16\) in"):
+    with pytest.raises(
+        InputError, match=r"^model Sequential must accept inputs of shape \(8, 3, 16, 16\) in"
+    ):
         list(
             job(
                 data,
