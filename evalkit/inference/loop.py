@@ -38,7 +38,7 @@ class Scored:
     label_probability: Floats  # probability of the label, in [0, 1], shape (N,)
     loss: Floats  # minus its natural logarithm, shape (N,)
     brier: Floats  # squared distance of the probabilities from the label, in [0, 2], shape (N,)
-    not_finite: int  # samples with NaN or infinity among their scores
+    not_finite: int  # samples with NaN or infinity among their scores, or minus infinity for all
     tied: int  # samples whose best score two classes or more have
     gave_probabilities: bool  # the model ends in a softmax of its own
     seconds: float

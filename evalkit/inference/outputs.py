@@ -97,7 +97,9 @@ class Rows:
 
     labels: Integers  # as given, shape (B,)
     top: Integers  # the most probable classes, best first, shape (B, min(5, C))
-    finite: Flags  # whether all scores are numbers, shape (B,)
+    # Whether the scores are numbers, or minus infinity beside a number, which says "none of it"
+    finite: Flags  # shape (B,)
+    masked: Flags  # whether some score is minus infinity though, shape (B,)
     tied: Flags  # whether a second class has the score of the best one, shape (B,)
     # Whether the scores could be probabilities, as far as they are numbers, shape (B,)
     like_probabilities: Flags
@@ -125,14 +127,15 @@ class Rows:
     def of_tensors(cls, packed: Sequence[torch.Tensor]) -> Rows:
         """Read what `per_sample` packed, on the CPU."""
         integers, numbers = packed[0].numpy(), packed[1].double().numpy()
-        flags = integers[:, 1:5].astype(bool)
+        flags = integers[:, 1:6].astype(bool)
         return cls(
             labels=integers[:, 0],
-            top=integers[:, 5:],
+            top=integers[:, 6:],
             finite=flags[:, 0],
             tied=flags[:, 1],
             like_probabilities=flags[:, 2],
             within_one=flags[:, 3],
+            masked=flags[:, 4],
             as_logits=numbers[:, :4],
             as_probabilities=numbers[:, 4:],
             scores=packed[2].numpy() if len(packed) > 2 else None,  # noqa: PLR2004
@@ -145,19 +148,20 @@ def per_sample(
     """Reduce scores of shape (B, C) to what is kept of every sample, without a synchronisation.
 
     Returns:
-        What `Rows.of_tensors` reads once it is on the CPU: integers of shape (B, 5 + K), numbers
+        What `Rows.of_tensors` reads once it is on the CPU: integers of shape (B, 6 + K), numbers
         of shape (B, 8) and, with *with_scores*, the scores in single precision; few tensors,
         because each of them is a copy of its own from the device.
     """
     given = scores
     scores = scores.to(torch.float32 if scores.device.type == "mps" else torch.float64)
-    finite = scores.isfinite().all(1)  # (B,)
-    ranked = scores.masked_fill(scores.isnan(), -torch.inf)
+    missing = scores.isnan()  # and so without a vote
+    ranked = scores.masked_fill(missing, -torch.inf)
+    none_of_it = scores.isneginf().any(1)  # (B,)
+    finite = ~missing.any(1) & ranked.amax(1).isfinite()  # (B,)
     order = ranked.argsort(dim=1, descending=True, stable=True)  # ties: the first class, as argmax
     top = order[:, :TOP_K]  # (B, K)
     best = ranked.gather(1, top[:, :2])  # (B, 2)
     tied = best[:, 0] == best[:, 1]
-    missing = scores.isnan()  # and so without a vote
     within = (scores >= -PROBABILITY_TOLERANCE) & (scores <= 1 + PROBABILITY_TOLERANCE)
     within_one = (within | missing).all(1)
     sums_to_one = ((scores.sum(1) - 1).abs() < PROBABILITY_TOLERANCE) | missing.any(1)
@@ -165,7 +169,10 @@ def per_sample(
     as_logits = _read_as(log_softmax.exp(), log_softmax, top, labels)  # (B, 4)
     probabilities = scores.clamp(0, 1)
     as_probabilities = _read_as(probabilities, probabilities.log(), top, labels)  # (B, 4)
-    flags = torch.stack([finite, tied, within_one & sums_to_one, within_one], dim=1)  # (B, 4)
+    like_probabilities = within_one & sums_to_one
+    flags = torch.stack(
+        [finite, tied, like_probabilities, within_one, finite & none_of_it], dim=1
+    )  # (B, 5)
     integers = torch.cat([labels.unsqueeze(1), flags.to(labels.dtype), top], dim=1)
     numbers = torch.cat([as_logits, as_probabilities], dim=1)
     return (integers, numbers, given.float()) if with_scores else (integers, numbers)

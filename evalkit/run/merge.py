@@ -37,7 +37,8 @@ class Merged:
         samples: Those that the report shows.
         audit: What was noticed while they were read.
         scored: How many samples there are.
-        not_finite: How many have NaN or infinity among their scores.
+        not_finite: How many have NaN or infinity among their scores, or minus infinity for all.
+        masked: How many others have minus infinity among them.
         without_probability: How many have NaN among their scores, or infinity so that no class
             has a probability.
         tied: How many have a second class with the score of the best one.
@@ -53,6 +54,7 @@ class Merged:
     audit: Audit = field(default_factory=Audit)
     scored: int = 0
     not_finite: int = 0
+    masked: int = 0
     without_probability: int = 0
     tied: int = 0
     gave_probabilities: bool = True
@@ -98,6 +100,7 @@ def merge(
         merged.samples.add(part)
         merged.scored += len(rows)
         merged.not_finite += int((~rows.finite).sum())
+        merged.masked += int(rows.masked.sum())
         merged.without_probability += int(np.isnan(chosen[:, 0]).sum())
         merged.tied += int((rows.tied & rows.finite).sum())
         merged.within_one &= bool(rows.within_one.all())

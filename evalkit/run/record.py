@@ -88,6 +88,12 @@ def _observations(plan: Plan, merged: Merged) -> Iterator[str]:
             f"{merged.not_finite} of {counted(merged.scored, 'sample')} got NaN or infinite "
             "scores: their predictions mean nothing"
         )
+    if merged.masked:
+        yield (
+            f"{merged.masked} of {counted(merged.scored, 'sample')} got minus infinity for some "
+            "class, which was taken for a probability of 0: right of a model that masks classes, "
+            "else an overflow in half precision"
+        )
     if merged.tied:
         yield (
             f"{merged.tied} of {counted(merged.scored, 'sample')} got one score for two or more "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from evalkit.run.cut import Cut
 
 KEY = b"evalkit"  # of what a file says of itself
-FLAGS = ("finite", "tied", "like_probabilities", "within_one")
+FLAGS = ("finite", "masked", "tied", "like_probabilities", "within_one")
 LISTS = ("top", "as_logits", "as_probabilities", "scores")
 
 
@@ -137,6 +137,7 @@ def _rows(table: pa.Table) -> Rows:
         labels=table["label"].to_numpy().astype(np.int64),
         top=lists["top"].astype(np.int64),
         finite=table["finite"].to_numpy(),
+        masked=table["masked"].to_numpy(),
         tied=table["tied"].to_numpy(),
         like_probabilities=table["like_probabilities"].to_numpy(),
         within_one=table["within_one"].to_numpy(),

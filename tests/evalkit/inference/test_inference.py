@@ -99,6 +99,16 @@ def test_ties_go_to_the_first_class():
     assert found.top.tolist() == [[1, 2, 0], [0, 1, 2]]
 
 
+def test_minus_infinity_beside_a_number_rules_a_class_out():
+    infinite = -math.inf
+
+    found = scored([[infinite, 1.0, 2.0], [infinite, infinite, infinite]], [1, 0])
+
+    assert found.not_finite == 1  # the second: nothing is left
+    assert found.predictions.tolist() == [2, 0]
+    assert found.label_probability[0] == pytest.approx(1 / (1 + math.e))
+
+
 def test_scores_that_are_no_numbers_are_counted_and_never_the_best():
     rows = [[0.0, math.nan, 1.0], [math.inf, 0.0, 0.0], [0.0, 1.0, 2.0]]
 
