@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from evalkit.errors import InputError
 from evalkit.whole_file import written_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from evalkit.transforms import TransformSpec
 
 RESERVED = ("state_dict", "classes", "transform", "model_spec")
 _UNSAFE_CLASS = re.compile(r"GLOBAL (\S+)")
@@ -28,7 +31,7 @@ def save_checkpoint(
     model: nn.Module,
     *,
     classes: Sequence[str] | None = None,
-    transform: Mapping[str, Any] | None = None,
+    transform: TransformSpec | Mapping[str, Any] | None = None,
     model_spec: str | None = None,
     **extra: Any,
 ) -> None:
@@ -44,14 +47,15 @@ def save_checkpoint(
         path: File to write; one that is there is replaced. Its folder must exist.
         model: Parameters and buffers go under "state_dict".
         classes: Class names in the order of the model's outputs.
-        transform: The preset for evaluation, as ``TransformSpec.as_dict`` gives it.
+        transform: The preset for evaluation, or what its ``as_dict`` gives.
         model_spec: How `load_checkpoint` builds the model, such as "torchvision:resnet18".
         **extra: What else to keep, such as ``epoch=3``: numbers, text, lists and dicts; tensors as
             well, but not in safetensors.
 
     Raises:
         InputError: *extra* holds an object of a class that is not safe to read, the folder does
-            not exist or cannot be written to, or classes are not different from each other.
+            not exist or cannot be written to, classes are not different from each other, or
+            *transform* is none of ours.
 
     Example:
         >>> import tempfile
@@ -66,11 +70,22 @@ def save_checkpoint(
     tensors, _prefix = strip_wrappers(named_tensors(model))
     known = {
         "classes": None if classes is None else [str(name) for name in classes],
-        "transform": None if transform is None else dict(transform),
+        "transform": None if transform is None else _plain(transform),
         "model_spec": model_spec,
     }
     notes = {**extra, **{key: value for key, value in known.items() if value is not None}}
     write_checkpoint(path, {key: tensor.detach().cpu() for key, tensor in tensors.items()}, notes)
+
+
+def _plain(transform: TransformSpec | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(transform, Mapping):
+        return dict(transform)
+    if not hasattr(transform, "as_dict"):
+        raise InputError(
+            "transform must be made by evalkit.transforms, which can be stored, got "
+            f"{type(transform).__name__}"
+        )
+    return transform.as_dict()
 
 
 def write_checkpoint(

@@ -15,7 +15,7 @@ from evalkit.images.reading import read_bytes
 from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from evalkit.data.source import Source
@@ -78,6 +78,22 @@ def manifest(path: Path) -> Source:
         columns=table.drop(columns=["path", "label"]),
         order_is_a_guess=names != natural_order(names),
         numbered=all(map(str.isdecimal, names)),
+        doubts=tuple(_named_twice(table, path)),
+    )
+
+
+def _named_twice(table: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Say which images are in several rows: each is evaluated as often, as if it were others."""
+    again = table[table["path"].duplicated(keep=False)]
+    if again.empty:
+        return
+    labels = again.groupby("path", sort=False)["label"].nunique()
+    what = f"{some(list(labels.index))} in {path.name}"
+    torn = int((labels > 1).sum())
+    under = f", {torn} of them under several labels" if torn else ""
+    yield (
+        f"{counted(len(labels), 'image is', 'images are')} named by more than one row{under}, and "
+        f"counted as often: {what}"
     )
 
 

@@ -45,6 +45,7 @@ class Source:
         encoded: From the position of a sample to its image as an encoded file, where there is
             one. Raises as *load* does.
         numbered: Whether the data know their classes by number alone: the names are "0", "1", …
+        doubts: What a reader of the result must know of the data, a sentence each.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Source:
     labels: Sequence[str] | None = None
     encoded: Callable[[int], bytes] | None = None
     numbered: bool = False
+    doubts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -84,6 +86,7 @@ def of_files(  # noqa: D417 - the others are the attributes of `Source`
     columns: pd.DataFrame | None = None,
     order_is_a_guess: bool = False,
     numbered: bool = False,
+    doubts: tuple[str, ...] = (),
 ) -> Source:
     """Make a source of images that are encoded files, with labels that are known.
 
@@ -106,6 +109,7 @@ def of_files(  # noqa: D417 - the others are the attributes of `Source`
         labels=labels,
         encoded=encoded,
         numbered=numbered,
+        doubts=doubts,
     )
 
 

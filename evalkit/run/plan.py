@@ -134,7 +134,7 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
             verify=options.verify,
             train=open_data(options.train_data) if options.train_data is not None else None,
         ),
-        warnings=(*report.warnings, *joined.warnings, *guesses),
+        warnings=(*report.warnings, *joined.warnings, *source.doubts, *guesses),
         reading={
             "decode": options.decoding.place,
             "fast_decode": options.decoding.fast,

@@ -8,9 +8,12 @@ from checkpoint_files import SmallNet, same_weights, small_net
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
+from torchvision.transforms import v2
 
 from evalkit.checkpoint import load_checkpoint, save_checkpoint
+from evalkit.checkpoint.read import read
 from evalkit.errors import InputError
+from evalkit.transforms import TransformSpec, evaluation
 
 
 @pytest.fixture
@@ -49,6 +52,26 @@ def test_comes_back_as_it_was(path):
 
     assert same_weights(loaded, small_net(seed=1))
     assert report.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
+def test_a_transform_is_stored_as_it_is(tmp_path, name):
+    spec = evaluation(resize=40, crop=(32, 30))
+
+    save_checkpoint(tmp_path / name, small_net(), transform=spec)
+
+    stored = read(tmp_path / name).notes["transform"]
+    assert TransformSpec.from_dict(stored) == spec
+
+
+def test_a_transform_of_another_kind_is_refused(path):
+    with pytest.raises(InputError) as error:
+        save_checkpoint(path, small_net(), transform=v2.CenterCrop(3))
+
+    assert str(error.value) == (
+        "transform must be made by evalkit.transforms, which can be stored, got CenterCrop"
+    )
+    assert not path.exists()
 
 
 def test_wrappers_leave_no_trace_in_the_keys(path):

@@ -112,6 +112,19 @@ def test_manifest_with_columns_of_its_own(tmp_path):
     assert batch.labels.tolist() == [1, 0]
 
 
+def test_images_that_a_manifest_names_twice(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("path,label\na.png,cat\nb.png,dog\na.png,dog\nc.png,cat\nc.png,cat\n")
+
+    source = open_data(path)
+
+    assert len(source) == 5
+    assert source.doubts == (
+        "2 images are named by more than one row, 1 of them under several labels, and counted as "
+        "often: a.png, c.png in list.csv",
+    )
+
+
 def test_manifest_in_parquet_with_numbers_as_classes(tmp_path):
     write_folders(tmp_path / "images", {"red": 3})
     manifest = tmp_path / "list.parquet"

@@ -220,6 +220,19 @@ def test_odd_images_odd_scores_and_defaults_are_warned_of(tmp_path, data):
     ]
 
 
+def test_an_image_that_a_manifest_names_twice_is_told(checkpoint, data):
+    (data / "list.csv").write_text("path,label\nred/17.png,red\nred/17.png,red\n")
+    (data / "red/17.png").write_bytes(next((data / "red").glob("*.png")).read_bytes())
+
+    summary = run(checkpoint, data / "list.csv").summary
+
+    assert summary["samples"] == 2
+    assert (
+        "1 image is named by more than one row, and counted as often: red/17.png in list.csv"
+        in summary["warnings"]
+    )
+
+
 def test_scores_that_are_no_numbers(tmp_path, data):
     path = tmp_path / "broken.pth"
     net = ColourNet()
