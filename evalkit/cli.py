@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import MutableMapping
 
 import click
@@ -59,7 +60,18 @@ def spin_briefly(environment: MutableMapping[str, str]) -> None:
         environment["GOMP_SPINCOUNT"] = SPIN_COUNT
 
 
+def hush_images() -> None:
+    """Leave out what Pillow says of files by their bytes, not by their names; the audit has both.
+
+    Whoever asked Python for warnings gets them.
+    """
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"PIL\.")
+
+
 def main() -> None:
     """Run the command line and exit: errors are one line on standard error, never a traceback."""
     spin_briefly(os.environ)  # before torch is imported
+    hush_images()
     sys.exit(run(cli, name="evalkit", bad_input=InputError))
