@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.data.source import RESERVED, Numbered, of_files
+from evalkit.data.source import Numbered, of_files, reserved
 from evalkit.errors import InputError
 from evalkit.images.reading import UnreadableError, read_bytes
 from evalkit.wording import counted, natural_order, some
@@ -42,7 +42,7 @@ def huggingface(data: str) -> Source:
         paths=Numbered(place, len(dataset)),
         labels=labels,
         classes=classes,
-        columns=_others(dataset, image, label),
+        columns=_others(dataset, image, label, classes),
         numbered=numbered,
         order_is_a_guess=not numbered
         and not _named_classes(dataset, label)
@@ -149,7 +149,7 @@ def _file(stored: dict[str, Any] | None) -> bytes:
     return content if content is not None else read_bytes(Path(stored["path"]))
 
 
-def _others(dataset: Any, image: str, label: str) -> pd.DataFrame | None:
+def _others(dataset: Any, image: str, label: str, classes: Sequence[str]) -> pd.DataFrame | None:
     """Return the columns of plain values; names that the predictions need get one in front."""
     plain = [
         name
@@ -159,8 +159,8 @@ def _others(dataset: Any, image: str, label: str) -> pd.DataFrame | None:
     if not plain:
         return None
     frame: pd.DataFrame = dataset.select_columns(plain).to_pandas()
-    reserved = {*RESERVED, "path", "label"}
-    renamed = {name: _free(name, reserved | {*plain} - {name}) for name in plain}
+    taken = reserved(classes) | {"path", "label"}
+    renamed = {name: _free(name, taken | {*plain} - {name}) for name in plain}
     return frame.rename(columns=renamed)
 
 

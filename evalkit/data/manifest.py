@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from evalkit.csv_faults import fault_in, fault_of_header, twins
-from evalkit.data.source import RESERVED, of_files
+from evalkit.data.source import RESERVED, of_files, reserved
 from evalkit.errors import InputError
 from evalkit.images.reading import read_bytes
 from evalkit.wording import counted, natural_order, some
@@ -45,11 +45,11 @@ def manifest(path: Path) -> Source:
             f"manifest must have the columns path and label, got {path} without "
             f"{' and '.join(absent)}: it has {some(list(table.columns))}"
         )
-    reserved = [name for name in RESERVED if name in table]
-    if reserved:
+    taken = reserved(table["label"].astype(str).unique()).intersection(map(str, table))
+    if taken:
         raise InputError(
-            f"manifest must leave the names {', '.join(RESERVED)} to the predictions, got {path} "
-            f"with {', '.join(reserved)}: rename these columns"
+            f"manifest must leave the names {', '.join(RESERVED)} and p_CLASS to the predictions, "
+            f"got {path} with {some(sorted(taken))}: rename these columns"
         )
     if table.empty:
         raise InputError(f"manifest must have at least one row, got {path} with none")
@@ -78,7 +78,7 @@ def manifest(path: Path) -> Source:
         columns=table.drop(columns=["path", "label"]),
         order_is_a_guess=names != natural_order(names),
         numbered=all(map(str.isdecimal, names)),
-        doubts=tuple(_named_twice(table, path)),
+        doubts=(*_named_twice(table, path), *_of_several_splits(table, path)),
     )
 
 
@@ -97,6 +97,19 @@ def _named_twice(table: pd.DataFrame, path: Path) -> Iterator[str]:
     )
 
 
+def _of_several_splits(table: pd.DataFrame, path: Path) -> Iterator[str]:
+    """Say that rows for training are among those that are evaluated, where a column tells."""
+    if "split" not in table:
+        return
+    splits = table["split"].astype(str).value_counts()
+    if len(splits) > 1:
+        counts = [f"{name} ({count:,})" for name, count in splits.items()]
+        yield (
+            f"all rows of {path.name} were evaluated, whatever its column split says: "
+            f"{some(counts)}; make a manifest of those that are meant"
+        )
+
+
 def _read_table(path: Path) -> pd.DataFrame:
     if path.suffix.lower() != ".csv":
         return _read_parquet(path)
@@ -108,9 +121,15 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():  # rows that are longer than the header are no usage of it
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            fault = fault_of_header(path, read(header=None, nrows=1).iloc[0].tolist(), NEEDED)
+            header = read(header=None, nrows=1).iloc[0].tolist()
+            fault = fault_of_header(path, header, NEEDED)
             if fault:
                 raise InputError(f"manifest {fault}")
+            if twice := sorted({name for name in header if header.count(name) > 1}):
+                raise InputError(
+                    f"manifest must have every column once, got {some([*map(repr, twice)])} more "
+                    f"than once in {path}: rename the others"
+                )
             text = read()
     except _UNREADABLE as error:
         fault = fault_in(path)
@@ -124,17 +143,29 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _numbers_where_all_are(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column as numbers, where these are written as Python writes them.
+
+    Patients 7, 07 and 7.0 are three, and so is every number that has more digits than a double.
+    """
+    texts = pd.Series(column.unique())
+    texts = texts[texts != ""]
     try:
-        return pd.to_numeric(column)
-    except ValueError:
+        numbers = pd.to_numeric(texts)
+    except (ValueError, OverflowError):
         return column
+    if numbers.dtype.kind not in "iuf" or (numbers.map(str) != texts).any():
+        return column
+    return pd.to_numeric(column)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow as pa
 
     try:
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
     except (pa.ArrowException, OSError, *_BAD_METADATA) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"manifest must be a Parquet file, got {path}: {reason}") from error
+    names = set(table.index.names)
+    has_news = None not in names and names.isdisjoint(table.columns)  # as path for the index
+    return table.reset_index(drop=not has_news)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,17 @@ RESERVED = (
     *("index", "prediction", "confidence", "label_probability", "loss", "top5"),
     "probabilities",
 )
+PROBABILITY = "p_"  # before the name of the class
+
+
+def reserved(classes: Iterable[str]) -> set[str]:
+    """Names of columns that would be taken for the predictions, in data of these classes.
+
+    Example:
+        >>> sorted(reserved(["cat"]) - {*RESERVED})
+        ['p_cat']
+    """
+    return {*RESERVED, *(f"{PROBABILITY}{name}" for name in classes)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,6 +112,58 @@ def test_manifest_with_columns_of_its_own(tmp_path):
     assert batch.labels.tolist() == [1, 0]
 
 
+def test_further_columns_are_numbers_only_where_no_value_changes(tmp_path):
+    rows = {
+        "patient": ["7", "07", "007"],
+        "study": ["1000000000000000000000001", "2", "3"],
+        "dose": ["1.0", "1.00", "2"],
+        "age": ["40", "", "-3"],
+        "weight": ["0.5", "70.25", "1e-05"],
+    }
+    path = tmp_path / "list.csv"
+    pd.DataFrame({"path": list("abc"), "label": list("xyy"), **rows}).to_csv(path, index=False)
+
+    columns = open_data(path).columns
+
+    for name in ("patient", "study", "dose"):
+        assert columns[name].tolist() == rows[name]
+    assert columns["age"].fillna(0).tolist() == [40, 0, -3]
+    assert columns["weight"].tolist() == [0.5, 70.25, 1e-05]
+
+
+def test_a_manifest_in_parquet_with_an_index(tmp_path):
+    table = pd.DataFrame({"path": ["a.png", "b.png"], "label": ["cat", None]}, index=["x", "y"])
+    table.to_parquet(tmp_path / "numbered.parquet")
+    table.fillna("dog").set_index("path").to_parquet(tmp_path / "named.parquet")
+
+    assert "the first of them row 2" in message_of(tmp_path / "numbered.parquet")
+    assert open_data(tmp_path / "named.parquet").paths == ("a.png", "b.png")
+
+
+def test_a_manifest_of_several_splits_is_told(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("path,label,split\na.png,cat,train\nb.png,dog,train\nc.png,dog,val\n")
+
+    assert open_data(path).doubts == (
+        "all rows of list.csv were evaluated, whatever its column split says: train (2), val (1); "
+        "make a manifest of those that are meant",
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("path,label,label", "manifest must have every column once, got 'label' more than once in"),
+        ("path,label,p_cat", "p_CLASS to the predictions, got"),
+    ],
+)
+def test_columns_of_a_manifest_that_would_mislead(tmp_path, header, said):
+    path = tmp_path / "list.csv"
+    path.write_text(f"{header}\na.png,cat,0.5\n")
+
+    assert said in message_of(path)
+
+
 def test_images_that_a_manifest_names_twice(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("path,label\na.png,cat\nb.png,dog\na.png,dog\nc.png,cat\nc.png,cat\n")
@@ -152,7 +204,8 @@ def test_manifests_that_cannot_be_used(tmp_path):
     path.write_text("path,label,confidence\na.png,cat,1\n")
     assert message_of(path) == (
         "manifest must leave the names index, prediction, confidence, label_probability, loss, "
-        f"top5, probabilities to the predictions, got {path} with confidence: rename these columns"
+        f"top5, probabilities and p_CLASS to the predictions, got {path} with confidence: rename "
+        "these columns"
     )
     path.write_text("")
     assert message_of(path) == (
