@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.csv_faults import twins
 from evalkit.errors import InputError
-from evalkit.predictions import arrange, read_batches
+from evalkit.predictions import arrange, read_batches, stored_classes
 from evalkit.report.headline import level_of
 from evalkit.report.html import as_html
 from evalkit.report.markdown import as_markdown
@@ -20,6 +20,7 @@ from evalkit.report.tables import write_tables
 from evalkit.report.text import as_html_table, one_line
 from evalkit.scoring.calibration import reliability
 from evalkit.scoring.method import USUAL
+from evalkit.scoring.repeats import Repeats
 from evalkit.scoring.selective import coverage_risk, thresholds
 from evalkit.scoring.sparse import DENSE_CLASSES
 from evalkit.scoring.study import Study
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     from evalkit.scoring.label_errors import LabelErrors
     from evalkit.scoring.method import Method
     from evalkit.scoring.sparse import SparseConfusion
+
+
+ORDER_UNKNOWN = (
+    "the lists in probabilities have one number for each class, in an order that nobody named: "
+    "name the classes with classes (--classes FILE)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,7 +152,8 @@ class Evaluation:
             label_column: True class.
             prediction_column: Given class.
             confidence_column: Probability of the given class; ``confidence`` where there is one.
-            classes: Names of the classes in their order; otherwise those that occur, sorted.
+            classes: Names of the classes in their order; otherwise those of a
+                ``predictions.parquet`` of ours, or those that occur, sorted.
             method: How scores are averaged, and how their intervals are made.
             group_by: Columns whose values make slices.
             images: Folder that the column ``path`` is relative to, for thumbnails in the report.
@@ -154,7 +162,7 @@ class Evaluation:
             InputError: The file cannot be read, lacks a column or rows, a class is missing or not
                 among *classes*, or *confidence_column* holds anything but probabilities.
         """
-        study, samples = Study(method=method, group_by=group_by), Samples()
+        study, samples, repeats = Study(method=method, group_by=group_by), Samples(), Repeats()
         for batch in read_batches(
             Path(table),
             label_column=label_column,
@@ -164,6 +172,7 @@ class Evaluation:
         ):
             study.add(batch)
             samples.add(batch)
+            repeats.add(batch)
         tally = study.tally
         if not tally.samples:
             raise InputError(
@@ -174,7 +183,12 @@ class Evaluation:
                 f"table must have classes that more than blanks tell apart, got {alike} in "
                 f"{table}: remove the blanks"
             )
+        if classes is None:
+            classes = _in_order(tally.classes(), stored_classes(Path(table)))
+        if classes is None:
+            study.probabilities.refuse_lists(ORDER_UNKNOWN)
         results = study.results(classes if classes is not None else tally.classes())
+        results["summary"]["warnings"] += filter(None, [repeats.warning()])
         if confidence_column is not None and tally.invalid("confidence"):
             raise InputError(tally.invalid("confidence").replace("confidence", confidence_column))
         return cls(**results, samples=samples, images=images)
@@ -272,6 +286,11 @@ class Evaluation:
 
     def __repr__(self) -> str:  # the tables themselves would fill screens
         return f"<Evaluation: {one_line(self)}>"
+
+
+def _in_order(occurring: Sequence[str], stored: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the classes that a table names in their order, if they are those of its columns."""
+    return stored if stored is not None and set(occurring) <= set(stored) else None
 
 
 def _refuse_unusable(predictions: pd.DataFrame, run: Mapping[str, Any]) -> None:

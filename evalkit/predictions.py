@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import json
 import warnings
 import zlib
 from collections import Counter
@@ -17,8 +18,10 @@ from evalkit.errors import InputError
 from evalkit.wording import some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    import pyarrow as pa
 
 COLUMNS = (
     "index",  # position in the data set: every sample is there once
@@ -31,9 +34,11 @@ COLUMNS = (
     "top5",  # the five most probable classes, best first
 )
 BATCH_ROWS = 1 << 18
-OPTIONAL = ("confidence", "label_probability", "top5", "path", "probabilities")
+OF_SAMPLES = ("index", "path")  # columns that are taken where a table has them
+OF_PREDICTIONS = ("confidence", "label_probability", "top5", "probabilities")
 LISTS = ("top5", "probabilities")  # which no CSV file can hold
 PARQUET_MAGIC = b"PAR1"
+NOTES = b"evalkit"  # among the metadata of a Parquet file, with the classes in their order
 KEPT = "kept "  # in front of the names of further columns, which may be called anything
 INSTALL_PYARROW = "pip install 'gpudiag[report]'"
 SHOWN = 10
@@ -107,13 +112,15 @@ def read_batches(
         label_column: True class of every sample.
         prediction_column: Class that was given to it.
         confidence_column: Probability of the given class, in [0, 1]. Without it the column
-            ``confidence`` is taken where there is one.
+            ``confidence`` is taken where there is one, as are the other figures of a model, unless
+            *prediction_column* is another one than the ``prediction`` that they stand beside.
         keep: Further columns, each once.
 
     Yields:
         At most 262,144 rows with the columns ``label``, ``prediction`` and, where the file has
-        them, ``confidence``, ``label_probability``, ``path``, ``p_<class>`` and (Parquet) ``top5``
-        and ``probabilities``; and the columns of *keep* with ``KEPT`` in front of their names.
+        them, ``index``, ``path``, ``confidence``, ``label_probability``, ``p_<class>`` and
+        (Parquet) ``top5`` and ``probabilities``; and the columns of *keep* with ``KEPT`` in front
+        of their names.
 
     Raises:
         InputError: The file cannot be read, or lacks a column.
@@ -140,8 +147,32 @@ def column_names(table: Path) -> list[str]:
         return [str(name) for name in file.schema_arrow.names]
 
 
-def write_parquet(predictions: pd.DataFrame, stream: BinaryIO) -> None:
+def stored_classes(table: Path) -> tuple[str, ...] | None:
+    """Return the classes of a table that we wrote, in their order; None of anybody else's.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if not _is_parquet(table):
+        return None
+    with _parquet_file(table) as file:
+        notes = (file.schema_arrow.metadata or {}).get(NOTES)
+    return None if notes is None else tuple(json.loads(notes)["classes"])
+
+
+def with_classes(schema: pa.Schema, classes: Iterable[str]) -> pa.Schema:
+    """Add the classes, in their order, to what a Parquet file says of itself."""
+    notes = json.dumps({"classes": list(classes)}).encode()
+    return schema.with_metadata({**(schema.metadata or {}), NOTES: notes})
+
+
+def write_parquet(predictions: pd.DataFrame, stream: BinaryIO, classes: Sequence[str] = ()) -> None:
     """Write the table of predictions as Parquet.
+
+    Args:
+        predictions: One row per sample.
+        stream: Where to.
+        classes: All classes, in their order, for whoever reads it.
 
     Raises:
         InputError: pyarrow is not installed, or a column holds what Parquet cannot.
@@ -158,6 +189,8 @@ def write_parquet(predictions: pd.DataFrame, stream: BinaryIO) -> None:
         raise InputError(
             f"predictions must have columns of one type each to be written as Parquet, got {what}"
         ) from error
+    if classes:
+        table = table.replace_schema_metadata(with_classes(table.schema, classes).metadata)
     pq.write_table(table, stream, compression="zstd")
 
 
@@ -292,7 +325,9 @@ def _choose(
         )
     taken = set(required.values()) | set(required)
     probable = [name for name in present if name.startswith("p_")]
-    optional = [*OPTIONAL, *probable]
+    # Beside a column prediction, these belong to it and not to another one that was chosen.
+    theirs = "prediction" in present and "prediction" not in required
+    optional = [*OF_SAMPLES, *([] if theirs else [*OF_PREDICTIONS, *probable])]
     extra = [name for name in optional if present.count(name) == 1 and name not in taken]
     return required | {name: name for name in extra}
 

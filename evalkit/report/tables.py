@@ -99,7 +99,9 @@ def write_tables(
         if table is not None:
             writers[name] = functools.partial(_write_rows, table)
     if predictions is not None:
-        writers["predictions.parquet"] = lambda stream: write_parquet(predictions, stream)
+        writers["predictions.parquet"] = lambda stream: write_parquet(
+            predictions, stream, classes=[str(name) for name in per_class.index]
+        )
     for name, content in (documents or {}).items():
         writers[name] = functools.partial(_write_bytes, content)
     written = _write_checked(folder, writers, removed=OF_SOME_EVALUATIONS)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.errors import InputError
-from evalkit.predictions import arrange
+from evalkit.predictions import arrange, with_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def parquet(path: Path, columns: pd.DataFrame | None) -> Iterator[Callable[[pd.D
             part = arrange(part)
             try:
                 if writer is None:
-                    schema = _schema(part, columns)
+                    schema = with_classes(_schema(part, columns), part["label"].cat.categories)
                     writer = pq.ParquetWriter(stream, schema, compression="zstd")
                 writer.write_table(
                     pa.Table.from_pandas(part, schema=writer.schema, preserve_index=False)

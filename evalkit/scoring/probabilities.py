@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PREFIX = "p_"  # of a column with the probability of the class that follows
 LISTS = "probabilities"  # column of lists in class order
 MOST_VALUES = 50_000_000  # kept in single precision: 200 MB
+MOST_CONTRADICTED = 0.5  # share of samples; a threshold or an average over views moves some
+TIE_TOLERANCE = 1e-6  # single precision, and rounding in files
 SUM_TOLERANCE = 1e-2  # half precision and rounding in files
 ABSENT = f"it needs the probability of every class: columns {PREFIX}<class>, or lists in {LISTS}"
 
@@ -37,6 +39,7 @@ class Probabilities:
 
     def __init__(self) -> None:
         self._labels: list[pd.Series[Any]] = []
+        self._given: list[pd.Series[Any]] = []
         self._tables: list[npt.NDArray[np.float32]] = []
         self._names: list[str] | None = None  # of the columns; None for lists
         self._values = 0
@@ -64,6 +67,27 @@ class Probabilities:
             self._values += table.size
             self._tables.append(table)
             self._labels.append(batch["label"])
+            if "prediction" in batch:
+                self._given.append(batch["prediction"])
+
+    def refuse_lists(self, fault: str) -> None:
+        """Leave lists out, whose numbers have no names; columns that have some stay."""
+        if self._tables and self._names is None:
+            self._give_up(fault)
+
+    def warning(self, classes: Sequence[str]) -> str:
+        """Say why probabilities that are there were left out, or which predictions defy them."""
+        _, table, fault = self._arranged(classes)
+        if table is None:
+            absent = fault.startswith(ABSENT)  # columns p_<something> may be anything
+            return "" if absent else f"the probabilities of all classes were left out: {fault}"
+        others = self._contradicted(classes, table)
+        return (
+            f"{others} of {counted(len(table), 'sample')} were given a class that is not the most "
+            "probable one by the probabilities of all classes"
+            if others
+            else ""
+        )
 
     def scores(
         self, classes: Sequence[str], level: float = CONFIDENCE_LEVEL
@@ -115,6 +139,7 @@ class Probabilities:
         self._fault, self._values = fault, MOST_VALUES + 1
         self._tables.clear()
         self._labels.clear()
+        self._given.clear()
 
     def _arranged(
         self, classes: Sequence[str]
@@ -134,9 +159,24 @@ class Probabilities:
         fault = _fault(table)
         if fault:
             return None, None, fault
+        others = self._contradicted(classes, table)
+        if others > len(table) * MOST_CONTRADICTED:
+            fault = (
+                f"they are not of these predictions: {others} of {len(table)} samples were given "
+                "a class that is not their most probable one"
+            )
+            return None, None, fault
         names = pd.Index(pd.concat(self._labels).astype(str))
         labels = pd.Index(list(classes)).get_indexer(names).astype(np.int64)
         return labels, table, ""
+
+    def _contradicted(self, classes: Sequence[str], table: npt.NDArray[np.float32]) -> int:
+        if not self._given:
+            return 0
+        names = pd.Index(pd.concat(self._given).astype(str))
+        given = pd.Index(list(classes)).get_indexer(names)
+        own = table[np.arange(len(table)), given]
+        return int((own < table.max(axis=1) - TIE_TOLERANCE).sum())
 
 
 def _from_lists(values: pd.Series[Any]) -> npt.NDArray[np.float32] | None:

@@ -95,6 +95,8 @@ class Study:
                 f"more than {DENSE_CLASSES:,} classes: confusion_matrix.csv lists the cells that "
                 "are not 0, and report.html shows some of the classes"
             )
+        if doubt := self.probabilities.warning(classes):
+            summary["warnings"].append(doubt)
         slices = None
         if self._group_by:
             slices = self._slices.table(classes, cells, self.method)

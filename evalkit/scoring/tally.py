@@ -92,7 +92,7 @@ class Tally:
         if "top5" in batch and batch["top5"].map(pd.api.types.is_list_like).all():
             self._columns.add("top5")
             pairs = zip(batch["label"], batch["top5"], strict=True)
-            self._top5_hits += sum(str(label) in top5 for label, top5 in pairs)
+            self._top5_hits += sum(str(label) in map(str, best[:5]) for label, best in pairs)
         self.samples += len(batch)
 
     def classes(self) -> list[str]:

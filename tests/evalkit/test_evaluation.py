@@ -198,6 +198,94 @@ def test_classes_of_a_table_are_those_that_occur(tmp_path):
     assert list(result.confusion.index) == ["ant", "bee"]
 
 
+PROBABILITIES = [[0.7, 0.2, 0.1], [0.4, 0.5, 0.1], [0.1, 0.6, 0.3], [0.2, 0.7, 0.1]]
+
+
+def saved(folder, **columns):
+    """The predictions in a table of ours, with the classes in an order that is not sorted."""
+    frame = predictions(probabilities=PROBABILITIES, **columns)
+    renamed = {"ant": "cat", "cat": "ant"}  # so: cat, bee, ant
+    for name in ("label", "prediction"):
+        frame[name] = frame[name].replace(renamed)
+    found = evaluation(frame, classes=["cat", "bee", "ant"])
+    found.save(folder)
+    return found
+
+
+def test_our_own_table_scores_as_it_did_and_keeps_its_classes(tmp_path):
+    whole = saved(tmp_path / "out")
+
+    again = Evaluation.from_table(tmp_path / "out/predictions.parquet")
+
+    assert list(again.per_class.index) == ["cat", "bee", "ant"]
+    for name in ("brier", "auroc", "average_precision"):
+        assert again.summary[name] == pytest.approx(whole.summary[name], rel=1e-6)
+    assert again.summary["warnings"] == whole.summary["warnings"]
+
+
+def test_lists_in_an_order_that_nobody_named_are_left_out(tmp_path):
+    path = tmp_path / "t.parquet"
+    predictions(probabilities=PROBABILITIES).to_parquet(path)
+
+    unnamed = Evaluation.from_table(path).summary
+    named = Evaluation.from_table(path, classes=CLASSES).summary
+
+    assert unnamed["brier"] is None
+    (warning,) = [one for one in unnamed["warnings"] if "probabilities" in one]
+    assert warning.endswith("nobody named: name the classes with classes (--classes FILE)")
+    assert named["brier"] == pytest.approx(0.29)
+    assert not [one for one in named["warnings"] if "probabilities" in one]
+
+
+def test_probabilities_that_the_predictions_defy():
+    """A threshold moves some predictions; most of them means another model."""
+    columns = {f"p_{name}": [row[at] for row in PROBABILITIES] for at, name in enumerate(CLASSES)}
+    some = predictions(prediction=["ant", "bee", "bee", "cat"], **columns)
+    most = predictions(prediction=["cat", "cat", "bee", "cat"], **columns)
+
+    found = [evaluation(frame).summary for frame in (some, most)]
+
+    assert [one["auroc"] is None for one in found] == [False, True]
+    assert found[0]["warnings"][-1] == (
+        "1 of 4 samples were given a class that is not the most probable one by the probabilities "
+        "of all classes"
+    )
+    assert found[1]["warnings"][-1] == (
+        "the probabilities of all classes were left out: they are not of these predictions: 3 of 4 "
+        "samples were given a class that is not their most probable one"
+    )
+
+
+def test_another_column_of_predictions_has_nothing_of_the_models(tmp_path):
+    path = tmp_path / "t.parquet"
+    predictions(
+        human=["bee", "ant", "bee", "bee"],
+        confidence=0.9,
+        label_probability=0.5,
+        top5=[["ant"]] * 4,
+    ).to_parquet(path)
+
+    model = Evaluation.from_table(path).summary
+    human = Evaluation.from_table(path, prediction_column="human").summary
+
+    assert (model["ece"], model["nll"]) != (None, None)
+    assert (human["ece"], human["nll"], human["accuracy"]) == (None, None, 0.75)
+
+
+@pytest.mark.parametrize("key", ["index", "path"])
+def test_samples_that_a_table_holds_twice_are_told(tmp_path, monkeypatch, key):
+    monkeypatch.setattr("evalkit.predictions.BATCH_ROWS", 2)
+    frame = predictions().rename(columns={"index": key})
+    pd.concat([frame, frame[:1]]).to_parquet(tmp_path / "t.parquet", index=False)
+
+    summary = Evaluation.from_table(tmp_path / "t.parquet").summary
+
+    assert (
+        f"1 of 5 rows is of a sample that the table has already, by {key}: counted as often, so "
+        "that the intervals are too narrow; leave them out"
+    ) in summary["warnings"]
+
+
 def test_a_broken_confidence_is_refused_when_asked_for_and_else_only_left_out(tmp_path):
     table = tmp_path / "t.csv"
     predictions(confidence=[90, 60, 80, 100]).to_csv(table, index=False)

@@ -127,6 +127,14 @@ def test_top5_counts_labels_in_the_list():
     assert figures["top5"] == 0.5
 
 
+def test_top5_takes_numbers_for_names_and_the_first_five_of_a_longer_list():
+    top = [np.array([3, 7]), [1, 2, 3, 4, 5, 7]]
+
+    figures, _ = tally_of({"label": [7, 7], "prediction": [7, 7], "top5": top}).figures()
+
+    assert figures["top5"] == 0.5
+
+
 @pytest.mark.parametrize("bad", [1.5, -0.1, np.nan, "high"])
 def test_what_is_no_probability_gives_no_figure_but_the_reason(bad):
     tally = tally_of({"label": ["a", "a"], "prediction": ["a", "a"], "confidence": [0.5, bad]})
