@@ -52,6 +52,7 @@ RECORDED_BY_THE_RUN = (
     "checkpoint",
     "model",
     "transform",
+    "data",
     "reading",
     "precision_flags",
     "environment",

@@ -16,13 +16,27 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.comparison.join import Joined, join, model_names, read_run
+import numpy as np
+
+from evalkit.comparison.join import (
+    KEYS,
+    Joined,
+    RecordedData,
+    as_names,
+    join,
+    model_names,
+    read_run,
+    recorded_data,
+)
 from evalkit.comparison.pair import Pair, compare_pair
 from evalkit.comparison.paired import cochran_q, holm
 from evalkit.errors import InputError
 from evalkit.scoring.method import USUAL, Method
+from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
 __all__ = ["Comparison", "Pair", "compare"]
@@ -41,6 +55,7 @@ class Comparison:
         pairs: Every two of them, the earlier one first.
         p_values_holm: McNemar's p-values of the pairs, corrected for their number.
         cochran_q: Cochran's Q and its p-value; None for two models.
+        warnings: What a reader must know, a sentence each.
         margin: The difference in accuracy that matters, as it was given.
         level: Nominal coverage of the intervals.
         seed: Start of the random numbers.
@@ -54,6 +69,7 @@ class Comparison:
     pairs: tuple[Pair, ...]
     p_values_holm: tuple[float, ...]
     cochran_q: tuple[float, float] | None
+    warnings: tuple[str, ...]
     margin: float | None
     level: float
     seed: int
@@ -97,11 +113,13 @@ def compare(
             "compare draws single samples, got a method with group_column or class_balanced: "
             "leave these out"
         )
+    recorded: list[RecordedData | None] = []
     if isinstance(runs, Mapping):
         columns = {label_column: "label", prediction_column: "prediction"}
         tables = {name: frame.rename(columns=columns) for name, frame in runs.items()}
         present = [set(map(str, frame.columns)) for frame in tables.values()]
-        tables = {name: frame.astype(str) for name, frame in tables.items()}
+        named = set.intersection(*present) & {key, *KEYS}
+        tables = {name: as_names(frame, named, of=name) for name, frame in tables.items()}
     else:
         options = {"label_column": label_column, "prediction_column": prediction_column}
         read = [read_run(place, key=key, **options) for place in runs]
@@ -110,8 +128,9 @@ def compare(
             for name, (frame, _) in zip(model_names(runs), read, strict=True)
         }
         present = [set(keys) for _, keys in read]
+        recorded = [recorded_data(place) for place in runs]
     joined = join(tables, key=_key(key, present), on_unmatched=on_unmatched)
-    return _compared(joined, method, margin)
+    return _compared(joined, method, margin, tuple(_warnings(joined, recorded)))
 
 
 def _key(key: str | None, present: Sequence[set[str]]) -> str:
@@ -126,7 +145,31 @@ def _key(key: str | None, present: Sequence[set[str]]) -> str:
     )
 
 
-def _compared(joined: Joined, method: Method, margin: float | None) -> Comparison:
+def _warnings(joined: Joined, recorded: Sequence[RecordedData | None]) -> Iterator[str]:
+    """Say what makes samples or classes look alike, or unlike, that are not."""
+    known = [one for one in recorded if one is not None]
+    are_others = len({one.sha256 for one in known}) > 1
+    if are_others and len(known) == len(recorded) and not any(joined.unmatched.values()):
+        places = some(list(dict.fromkeys(one.name for one in known)))
+        yield (
+            f"the runs read other data ({places}) under the same {joined.key}: labels, columns or "
+            "images differ, so that samples of one name need not be the same"
+        )
+    without = ~np.isin(joined.predictions, joined.labels)
+    for name, number, given in zip(
+        joined.names, without.sum(axis=0).tolist(), joined.predictions.T, strict=True
+    ):
+        if number:
+            names = sorted({joined.classes[code] for code in given[~np.isin(given, joined.labels)]})
+            yield (
+                f"{counted(number, 'prediction')} of {name} {'is' if number == 1 else 'are'} of "
+                f"classes without samples: {some(names)}"
+            )
+
+
+def _compared(
+    joined: Joined, method: Method, margin: float | None, warnings: tuple[str, ...]
+) -> Comparison:
     right = joined.predictions == joined.labels[:, None]
     pairs = tuple(
         compare_pair(joined, first, second, method=method, margin=margin)
@@ -141,6 +184,7 @@ def _compared(joined: Joined, method: Method, margin: float | None) -> Compariso
         pairs=pairs,
         p_values_holm=tuple(holm([pair.p_value for pair in pairs]).tolist()),
         cochran_q=cochran_q(right) if len(joined.names) > 2 else None,  # noqa: PLR2004
+        warnings=warnings,
         margin=margin,
         level=method.level,
         seed=method.seed,

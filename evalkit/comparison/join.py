@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,25 @@ class Joined:
     predictions: np.ndarray
     classes: tuple[str, ...]
     unmatched: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedData:
+    """What a run says of its data, see `evalkit.run.identity.data_of`."""
+
+    name: str
+    sha256: str
+
+
+def recorded_data(place: Path | str) -> RecordedData | None:
+    """Return what the summary beside the predictions of a run says; None where it says nothing."""
+    summary = Path(place) / "summary.json"
+    try:
+        said = json.loads(summary.read_text())["data"]
+        known = said["sha256"] is not None
+        return RecordedData(name=said["name"], sha256=said["sha256"]) if known else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def read_run(
@@ -85,15 +105,42 @@ def read_run(
     if not sum(map(len, batches)):
         raise InputError(f"table must have at least one row, got {table} with none")
     frame = pd.concat(batches, ignore_index=True)
-    for column in frame.columns:
+    return as_names(frame, [KEPT + name for name in keys], of=table), keys
+
+
+def as_names(frame: pd.DataFrame, keys: Iterable[str], *, of: object) -> pd.DataFrame:
+    """Return labels, predictions and what names the samples, as text.
+
+    Args:
+        frame: Has the columns ``label`` and ``prediction``, and *keys*.
+        keys: Columns that can name samples.
+        of: Whose it is, for the error.
+
+    Raises:
+        InputError: A column or a value is missing, or classes are numbers with a point.
+    """
+    wanted = ["label", "prediction", *keys]
+    absent = [name for name in wanted if name not in frame]
+    if absent:
+        raise InputError(
+            f"predictions must have the columns label and prediction, got {of} without "
+            f"{some(absent)}: it has {some([*map(str, frame.columns)], 10)}"
+        )
+    for column in wanted:
         missing = frame[column].isna()
         if missing.any():
             raise InputError(
                 f"every sample must have a {column.removeprefix(KEPT)}, got "
-                f"{counted(int(missing.sum()), 'missing value')} in {table}, the first in row "
+                f"{counted(int(missing.sum()), 'missing value')} in {of}, the first in row "
                 f"{int(missing.to_numpy().argmax()) + 1}"
             )
-    return frame.astype(str), keys
+    for column in ("label", "prediction"):
+        if pd.api.types.is_float_dtype(frame[column]):
+            raise InputError(
+                f"column {column} must hold class names or integers, got {frame[column].dtype} in "
+                f"{of}: convert it"
+            )
+    return frame[wanted].astype(str)
 
 
 def join(tables: Mapping[str, pd.DataFrame], *, key: str, on_unmatched: str = "fail") -> Joined:

@@ -50,6 +50,7 @@ def as_text(comparison: Comparison) -> str:
     if left_out:
         listed = ", ".join(f"{number:,} only in {name}" for name, number in left_out.items())
         head.append(f"! left out: {printable(listed)}")
+    head += [f"! {printable(warning)}" for warning in comparison.warnings]
     rows = [
         (printable(name, width=NAME_WIDTH), f"{value:.4f}")
         for name, value in comparison.accuracy.items()
@@ -74,6 +75,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "key": comparison.key,
         "models": list(comparison.names),
         "unmatched": dict(comparison.unmatched),
+        "warnings": list(comparison.warnings),
         "accuracy": dict(comparison.accuracy),
         "level": comparison.level,
         "seed": comparison.seed,
@@ -131,6 +133,8 @@ def as_html(comparison: Comparison) -> str:
         if number:
             page.write(f"; <b>{number:,} only in {html.escape(name)}, left out</b>")
     page.write("</p>")
+    for warning in comparison.warnings:
+        page.write(f"<p><b>{html.escape(warning)}</b></p>")
     page.write(_html_table(("model", "accuracy"), comparison.accuracy.items()))
     if comparison.cochran_q is not None:
         statistic, p_value = comparison.cochran_q

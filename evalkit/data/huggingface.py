@@ -47,6 +47,7 @@ def huggingface(data: str) -> Source:
         order_is_a_guess=not numbered
         and not _named_classes(dataset, label)
         and list(classes) != natural_order(classes),
+        version=str(dataset._fingerprint),  # noqa: SLF001 - which its documentation explains
     )
 
 

@@ -56,6 +56,8 @@ class Source:
         encoded: From the position of a sample to its image as an encoded file, where there is
             one. Raises as *load* does.
         numbered: Whether the data know their classes by number alone: the names are "0", "1", …
+        version: What tells the samples from others under the same paths, where these are no files:
+            a fingerprint.
         doubts: What a reader of the result must know of the data, a sentence each.
     """
 
@@ -68,6 +70,7 @@ class Source:
     labels: Sequence[str] | None = None
     encoded: Callable[[int], bytes] | None = None
     numbered: bool = False
+    version: str | None = None
     doubts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -97,6 +100,7 @@ def of_files(  # noqa: D417 - the others are the attributes of `Source`
     columns: pd.DataFrame | None = None,
     order_is_a_guess: bool = False,
     numbered: bool = False,
+    version: str | None = None,
     doubts: tuple[str, ...] = (),
 ) -> Source:
     """Make a source of images that are encoded files, with labels that are known.
@@ -120,6 +124,7 @@ def of_files(  # noqa: D417 - the others are the attributes of `Source`
         labels=labels,
         encoded=encoded,
         numbered=numbered,
+        version=version,
         doubts=doubts,
     )
 

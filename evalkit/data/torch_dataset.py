@@ -14,7 +14,7 @@ from PIL import Image
 from evalkit.data.source import Loaded, Numbered, Source
 from evalkit.errors import InputError
 from evalkit.images.reading import UnreadableError, damage_told
-from evalkit.user_code import told
+from evalkit.user_code import code_digest, told
 from evalkit.wording import counted, some
 
 PAIR = 2  # an image and its label
@@ -74,6 +74,7 @@ def torch_dataset(spec: str, given: Any) -> Source:
         classes=names,
         load=load,
         numbered=all(map(str.isdecimal, names)),
+        version=code_digest([type(dataset)], spec=spec),
     )
 
 

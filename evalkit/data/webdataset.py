@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tarfile
@@ -15,7 +16,7 @@ from evalkit.images.reading import EXTENSIONS, UnreadableError
 from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from evalkit.data.source import Source
 
@@ -76,7 +77,16 @@ def tars(data: str) -> Source:
         classes=tuple(natural_order(names) if numbered else names),
         numbered=numbered,
         order_is_a_guess=not numbered and names != natural_order(names),
+        version=_version(places),
     )
+
+
+def _version(places: Sequence[_Place]) -> str:
+    """A fingerprint of where in the tars the images are, and of how many bytes."""
+    digest = hashlib.sha256()
+    for shard, offset, size in places:
+        digest.update(f"{shard.name}:{offset}:{size},".encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def _shards(data: str) -> list[Path]:

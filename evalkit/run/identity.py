@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from evalkit.errors import InputError
+from evalkit.user_code import code_digest
 from evalkit.wording import some
 from gpudiag.version import __version__
 
@@ -28,7 +28,6 @@ FORMAT = 1  # of the files of an unfinished run
 AT_ONCE = 65_536  # names that are hashed together
 DIGEST_LENGTH = 64  # of a SHA-256 in hexadecimal
 ASKING = 16  # threads that ask for the sizes of files, which wait for the disk or the network
-LIBRARIES = ("torch", "torchvision", "timm", "evalkit")  # whose versions tell
 Identity = dict[str, dict[str, Any]]
 
 
@@ -113,17 +112,7 @@ def code_of(model: nn.Module, spec: str | None) -> str:
         >>> code_of(nn.Identity(), "torchvision:resnet18") == code_of(nn.Linear(1, 1), None)
         True
     """
-    files = {Path(spec.rpartition(":")[0])} if spec is not None and ".py:" in spec else set()
-    for kind in {type(one) for one in model.modules()}:
-        if kind.__module__.partition(".")[0] not in LIBRARIES:
-            try:
-                files.add(Path(inspect.getfile(kind)))
-            except (OSError, TypeError):  # of a notebook, or built in
-                continue
-    digest = hashlib.sha256()
-    for content in sorted(path.read_bytes() for path in files if path.is_file()):
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
+    return code_digest({type(one) for one in model.modules()}, spec=spec)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -139,6 +128,11 @@ def _short(value: object) -> str:
     return f"{str(value)[:8]}…" if is_digest else str(value)
 
 
+def data_of(found: Identity) -> str:
+    """A fingerprint of the data alone, wherever they lie."""
+    return _digest([f"{name}={value}" for name, value in sorted(found["data"].items())])
+
+
 def _data(source: Source) -> dict[str, str | None]:
     labels = getattr(source, "labels", None)
     return {
@@ -147,6 +141,7 @@ def _data(source: Source) -> dict[str, str | None]:
         "classes": _digest(source.classes),
         "columns": None if source.columns is None else _digest(_lines(source.columns)),
         "sizes": _sizes(source),
+        "version": source.version,
     }
 
 

@@ -20,7 +20,7 @@ from evalkit.predictions import arrange
 from evalkit.report.tables import OF_ANY_EVALUATION, check_folder
 from evalkit.run import refusals
 from evalkit.run.cut import Cut, cut
-from evalkit.run.identity import identity, image_folder, refuse_differences
+from evalkit.run.identity import Identity, data_of, identity, image_folder, refuse_differences
 from evalkit.run.memory import InMemory
 from evalkit.run.merge import merge
 from evalkit.run.options import AUTO, Options
@@ -184,8 +184,10 @@ def _run(
         store: Store = InMemory()
         present: list[int] = []
         if options.out is not None:
-            store = _shared_folder(stack, plan, options.out, us, resume=options.resume)
+            mine = us.agreed(lambda: identity(plan))
+            store = _shared_folder(stack, mine, options.out, us, resume=options.resume)
             present = _present(store, parts, us)
+            plan = replace(plan, data_sha256=data_of(mine))
         pace = _work(plan, parts, store, present, us)
         return _result(plan, parts, store, pace, options) if us.is_first else None
 
@@ -211,10 +213,9 @@ def _tried(plan: Plan, options: Options, us: Processes) -> Plan:
 
 
 def _shared_folder(
-    stack: ExitStack, plan: Plan, out: Path, us: Processes, *, resume: bool
+    stack: ExitStack, mine: Identity, out: Path, us: Processes, *, resume: bool
 ) -> Unfinished:
     """Begin the run, or go on with it, and let all processes know its name."""
-    mine = us.agreed(lambda: identity(plan))
     firsts = us.gathered(mine)[0]
     us.agreed(lambda: refuse_differences(firsts, mine, where="the process of rank 0"))
     first = us.agreed(

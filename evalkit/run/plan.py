@@ -61,6 +61,7 @@ class Plan:
     choices: Choices  # what is checked after the run
     warnings: tuple[str, ...]
     reading: Mapping[str, Any] = field(default_factory=dict)  # what else decides the pixels
+    data_sha256: str | None = None  # a fingerprint of the data, once it was taken
 
 
 def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Options) -> Plan:

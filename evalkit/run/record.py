@@ -60,6 +60,7 @@ def record(plan: Plan, merged: Merged, pace: Pace) -> dict[str, Any]:
             "parameters": sum(parameter.numel() for parameter in plan.model.parameters()),
         },
         "transform": {"origin": plan.transform_origin, **plan.transform.as_dict()},
+        "data": {"name": plan.source.name, "sha256": plan.data_sha256},
         "reading": how_read,
         "precision_flags": dict(pace.flags),
         "environment": environment(choose_device(plan.computation.device)),

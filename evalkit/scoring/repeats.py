@@ -44,7 +44,7 @@ class Repeats:
         """Say how many rows are of samples that were there before, or "" where none are."""
         if not self._hashes or self._rows > MOST:
             return ""
-        again = self._rows - len(np.unique(np.concatenate(self._hashes)))
+        again = self._rows - len(pd.unique(np.concatenate(self._hashes)))
         if not again:
             return ""
         are = "is of a sample" if again == 1 else "are of samples"

@@ -74,7 +74,7 @@ def test_every_field_is_there_and_every_null_has_its_reason():
         "unreadable", "nll", "brier", "ece", "checkpoint", "model", "transform",
         "precision_flags", "environment", "throughput",
     }  # fmt: skip
-    further = {"top_k.5", "aurc", "auroc", "average_precision", "reading"}
+    further = {"top_k.5", "aurc", "auroc", "average_precision", "reading", "data"}
     further |= {f"{name}_{side}" for name in ("nll", "brier", "ece") for side in ("low", "high")}
     assert set(summary["not_available"]) == unknown | further
     assert all(summary["not_available"].values())

@@ -45,6 +45,58 @@ def saved(folder, found):
     return [folder / f"{name}.csv" for name in found]
 
 
+@pytest.mark.parametrize(
+    ("prediction", "said"),
+    [
+        (["a", None, "b"], "every sample must have a prediction, got 1 missing value in m1, the"),
+        ([0, math.nan, 1], "every sample must have a prediction, got 1 missing value in m1"),
+        ([0.0, 1.0, 1.0], "column prediction must hold class names or integers, got float64 in m1"),
+    ],
+)
+def test_frames_whose_predictions_are_no_classes(prediction, said):
+    labels = pd.DataFrame({"path": list("xyz"), "label": [0, 1, 1]})
+    found = {"m0": labels.assign(prediction=0), "m1": labels.assign(prediction=prediction)}
+
+    with pytest.raises(InputError) as error:
+        compare(found)
+
+    assert str(error.value).startswith(said)
+
+
+def test_a_frame_without_predictions_is_named():
+    labels = pd.DataFrame({"path": list("xyz"), "label": [0, 1, 1]})
+
+    with pytest.raises(InputError, match="got m1 without prediction: it has path, label"):
+        compare({"m0": labels.assign(prediction=0), "m1": labels})
+
+
+def test_predictions_of_no_class_of_the_samples_are_told():
+    """As where one table has positions and the other one names."""
+    labels = pd.DataFrame({"path": list("xyz"), "label": ["cat", "dog", "dog"]})
+    found = compare(
+        {"m0": labels.assign(prediction="dog"), "m1": labels.assign(prediction=[0, 1, 1])}
+    )
+
+    said = "3 predictions of m1 are of classes without samples: 0, 1"
+    assert found.warnings == (said,)
+    assert f"! {said}" in as_text(found)
+    assert as_dict(found)["warnings"] == [said]
+    assert said in as_html(found)
+
+
+def test_other_data_under_the_same_paths_are_told(tmp_path):
+    labels = pd.DataFrame({"path": list("xyz"), "label": list("aab"), "prediction": "a"})
+    for name, data, digest in (("m0", "val", "12"), ("m1", "test", "34"), ("m2", "copy", "12")):
+        run = {"data": {"name": data, "sha256": digest}}
+        Evaluation.from_predictions(labels, classes=["a", "b"], run=run).save(tmp_path / name)
+
+    assert compare([tmp_path / "m0", tmp_path / "m2"]).warnings == ()
+    assert compare([tmp_path / "m0", tmp_path / "m1"]).warnings == (
+        "the runs read other data (val, test) under the same path: labels, columns or images "
+        "differ, so that samples of one name need not be the same",
+    )
+
+
 def test_scores_and_flips_by_hand():
     """Asymmetric: one gained, two lost, one wrong in another way, one wrong the same way."""
     labels = pd.DataFrame({"path": list("123456"), "label": list("aaabbc")})

@@ -55,6 +55,18 @@ def message_of(data):
     return str(error.value)
 
 
+def test_other_images_under_the_same_names_are_another_version(tmp_path):
+    first = open_data(str(write(tmp_path / "a.tar", [sample(0), sample(1)])))
+    (tmp_path / "copy").mkdir()
+    same = open_data(str(write(tmp_path / "copy/a.tar", [sample(0), sample(1)])))
+    longer = png(1) + bytes(9)
+    other = open_data(str(write(tmp_path / "a.tar", [sample(0), sample(1, png=longer, cls=1)])))
+
+    assert first.version == same.version
+    assert list(other.paths) == list(first.paths)
+    assert other.version != first.version
+
+
 def test_the_samples_are_those_that_webdataset_yields(tmp_path):
     for shard in range(3):
         write(tmp_path / f"a-{shard}.tar", [sample(4 * shard + number) for number in range(4)])

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -218,6 +219,21 @@ def test_odd_images_odd_scores_and_defaults_are_warned_of(tmp_path, data):
         "1 image was turned upright by EXIF orientation, which many training programs ignore",
         "the model gives probabilities, not logits: they were taken as they are",
     ]
+
+
+def test_the_data_have_a_fingerprint_wherever_they_lie(checkpoint, data, tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(data, copy)
+
+    first, same = (
+        run(checkpoint, place, out=tmp_path / name).summary["data"]
+        for name, place in (("a", data), ("b", copy))
+    )
+    Image.new("RGB", (64, 64)).save(copy / "red" / "0.png")
+    other = run(checkpoint, copy, out=tmp_path / "c").summary["data"]
+
+    assert (first["name"], same["name"]) == (str(data), str(copy))
+    assert first["sha256"] == same["sha256"] != other["sha256"]
 
 
 def test_an_image_that_a_manifest_names_twice_is_told(checkpoint, data):

@@ -117,6 +117,8 @@ def test_the_size_of_batches_on_the_cpu(checkpoint):
 
 def test_a_run_that_is_gone_on_with_keeps_the_size_it_found(checkpoint, tmp_path, monkeypatch):
     class Stopping(noise.Noise):
+        __module__ = "noise"  # the code of a run\'s data may not change
+
         def __getitem__(self, position):
             if position >= 1300:
                 raise RuntimeError("stop")

@@ -119,6 +119,8 @@ def stopped(checkpoint, tmp_path):
         pass
 
     class Stopping(noise.Noise):
+        __module__ = "noise"  # the code of a run's data may not change
+
         def __getitem__(self, position):
             if position >= 1300:
                 raise StopError
@@ -138,6 +140,8 @@ def test_only_what_is_missing_is_made_again(checkpoint, whole, stopped, monkeypa
     seen = []
 
     class Watched(noise.Noise):
+        __module__ = "noise"  # the code of a run\'s data may not change
+
         def __getitem__(self, position):
             seen.append(position)
             return super().__getitem__(position)
@@ -172,6 +176,8 @@ def test_resuming_with_something_else_names_every_difference(checkpoint, stopped
 
 def test_resuming_with_other_data(checkpoint, stopped, monkeypatch):
     class Shorter(noise.Noise):
+        __module__ = "noise"  # the code of a run\'s data may not change
+
         def __len__(self):
             return 1_500
 
@@ -266,6 +272,8 @@ def test_a_second_run_in_the_same_folder_is_refused(checkpoint, tmp_path):
 
 def test_an_error_before_the_first_shard_leaves_nothing(checkpoint, tmp_path, monkeypatch):
     class Broken(noise.Noise):
+        __module__ = "noise"  # the code of a run\'s data may not change
+
         def __getitem__(self, position):
             raise OSError(f"{position} is not there")
 
@@ -356,6 +364,8 @@ def test_what_a_run_skipped_is_not_passed_over_by_one_that_must_not(
     checkpoint, tmp_path, monkeypatch
 ):
     class Holed(noise.Noise):
+        __module__ = "noise"  # the code of a run\'s data may not change
+
         def __getitem__(self, position):
             if position == 7:
                 raise OSError("7 is not there")
@@ -381,6 +391,8 @@ def test_what_a_run_skipped_is_not_passed_over_by_one_that_must_not(
 
 def test_what_was_done_before_an_unreadable_image_is_kept(checkpoint, tmp_path, monkeypatch):
     class Holed(noise.Noise):
+        __module__ = "noise"  # the code of a run\'s data may not change
+
         def __getitem__(self, position):
             if position == 1400:
                 raise OSError("1400 is not there")
@@ -408,6 +420,19 @@ def test_another_model_with_the_same_weights_is_not_gone_on_with(checkpoint, sto
     refusal = message_of(checkpoint, "noise:noise", out=stopped, resume=True, **other)
 
     assert "model spec noise:another_conv_net instead of noise:conv_net" in refusal
+
+
+def test_a_dataset_whose_code_was_changed_is_not_gone_on_with(checkpoint, stopped, monkeypatch):
+    class Noise(noise.Noise):
+        def __getitem__(self, position):
+            image, label = super().__getitem__(position)
+            return image, (label + 1) % 4
+
+    monkeypatch.setattr(noise, "noise", Noise)
+
+    message = message_of(checkpoint, "noise:noise", out=stopped, resume=True, **OPTIONS)
+
+    assert "began with: data version " in message
 
 
 def test_the_files_that_a_model_is_written_in_count():
