@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import sysconfig
 import traceback
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def code_digest(kinds: Iterable[type], *, spec: str | None = None) -> str:
         True
     """
     files = {Path(spec.rpartition(":")[0])} if spec is not None and ".py:" in spec else set()
-    for kind in {base for kind in kinds for base in kind.__mro__}:
+    for kind in set(chain.from_iterable(one.__mro__ for one in kinds)):
         if kind.__module__.partition(".")[0] not in LIBRARIES:
             try:
                 files.add(Path(inspect.getfile(kind)))
