@@ -93,13 +93,25 @@ def library_path(snapshot: Snapshot) -> tuple[str, ...]:
     )
 
 
+def quoted(text: str) -> str:
+    """A text as a word of a command, but for a leading ``~/``, which quotes would keep as it is.
+
+    Example:
+        >>> quoted("~/my project/bin/python")
+        "~/'my project/bin/python'"
+    """
+    if text == "~":
+        return text
+    return f"~/{shlex.quote(text[2:])}" if text.startswith("~/") else shlex.quote(text)
+
+
 def pip_install(snapshot: Snapshot) -> str:
     """Pip install, or uv's, for the environment that was asked."""
     return _pip(snapshot, "install")
 
 
 def _pip(snapshot: Snapshot, command: str) -> str:
-    python = shlex.quote(known_or(snapshot.torch.python, "python"))
+    python = quoted(known_or(snapshot.torch.python, "python"))
     if _installer(snapshot) == "uv":
         return f"uv pip {command} --python {python}"
     return f"{python} -m pip {command}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, rule
-from gpudiag.rules.machine import has_nvidia_gpu, in_container
+from gpudiag.rules.machine import has_nvidia_gpu, in_container, quoted
 from gpudiag.snapshot import NotObserved, Snapshot, known, known_or
 from gpudiag.visible_devices import VisibleDevices, parse_visible_devices
 
@@ -119,8 +119,13 @@ def variable_misspelt(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=tuple(f"{m.name}={m.value!r} is set; {m.meant} was meant" for m in misspelt),
         cause="the setting has no effect, without a word from anyone",
-        fix="; ".join(f"unset {m.name}; export {m.meant}={m.value!r}" for m in misspelt),
+        fix="; ".join(f"unset {m.name}; export {m.meant}={_assigned(m.value)}" for m in misspelt),
     )
+
+
+def _assigned(value: str) -> str:
+    """A value as the shell takes it; it expands a ``~/`` at its start and behind each colon."""
+    return ":".join(map(quoted, value.split(":"))) if "~" in value else quoted(value)
 
 
 @rule(

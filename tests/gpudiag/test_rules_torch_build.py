@@ -508,6 +508,8 @@ def test_a_jetson_is_told_where_its_torch_comes_from():
     [
         ("/venv/bin/python", "pip", "/venv/bin/python -m pip"),
         ("/my envs/a/bin/python", "pip", "'/my envs/a/bin/python' -m pip"),
+        ("~/main/.venv/bin/python", "pip", "~/main/.venv/bin/python -m pip"),
+        ("~/my envs/bin/python", "pip", "~/'my envs/bin/python' -m pip"),
         ("/install/bin/python", "uv", "uv pip"),
     ],
 )

@@ -1,3 +1,5 @@
+import subprocess
+
 import pytest
 from builders import gpu, only, silent, snapshot
 from hypothesis import given, settings
@@ -142,10 +144,34 @@ def test_a_misspelt_variable_is_named_with_the_one_meant():
     assert finding.evidence == (
         "CUDA_VIDIBLE_DEVICES='0,1' is set; CUDA_VISIBLE_DEVICES was meant",
     )
-    assert finding.fix == "unset CUDA_VIDIBLE_DEVICES; export CUDA_VISIBLE_DEVICES='0,1'"
+    assert finding.fix == "unset CUDA_VIDIBLE_DEVICES; export CUDA_VISIBLE_DEVICES=0,1"
     assert silent(visibility.variable_misspelt, snapshot(misspelt=[]))
     with pytest.raises(NotObserved):
         visibility.variable_misspelt(snapshot())
+
+
+@pytest.mark.parametrize(
+    ("value", "exported"),
+    [
+        ("~/cuda", "/home/ada/cuda"),
+        ("/opt/lib:~/my lib:", "/opt/lib:/home/ada/my lib:"),
+        ("it's $HOME", "it's $HOME"),
+        ("", ""),
+    ],
+)
+def test_a_shell_exports_the_value_that_was_meant(value, exported):
+    slip = Misspelling(name="CUDA_HOM", meant="CUDA_HOME", value=value)
+    fix = only(visibility.variable_misspelt, snapshot(misspelt=[slip])).fix
+
+    said = subprocess.run(
+        ["bash", "-c", f'{fix}; printf %s "$CUDA_HOME"'],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"HOME": "/home/ada"},
+    )
+
+    assert said.stdout == exported
 
 
 def container(kind="docker", nodes=(), devices=("0000:1b:00.0",)):
