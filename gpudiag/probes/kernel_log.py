@@ -20,6 +20,9 @@ WORDS = ("nv", "nouveau", "is reject", "unsigned", "killed process", "segfault")
 XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d{1,6})")
 MICROSECONDS = re.compile(r"[0-9]{1,18}")  # since boot
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:")
+# The driver writes records of several lines. What continues one is indented where it is printed.
+CONTINUED = re.compile(r"\n[ \t]+(?:NVRM:[ \t]*)?(?=\S)")
+NEWLINE_IN_KMSG = "\\x0a"
 LONGEST_LINE = 1000  # characters; the kernel's own records end at 1024
 MOST_RECORDS = "50000"  # asked of the journal, newest: as much as is read of a program's output
 NEWEST = 200  # lines kept: a GPU that falls off the bus writes thousands
@@ -61,7 +64,8 @@ def _kmsg(host: Host) -> list[tuple[str | None, str]] | Missing:
         header, separator, text = record.partition(";")
         fields = header.split(",")
         if separator and len(fields) > 2 and MICROSECONDS.fullmatch(fields[2]):  # noqa: PLR2004
-            lines.append((f"{int(fields[2]) / 1e6:.0f} s after boot", text))
+            whole = _one_line(text.replace(NEWLINE_IN_KMSG, "\n "))
+            lines.append((f"{int(fields[2]) / 1e6:.0f} s after boot", whole))
     return lines
 
 
@@ -75,7 +79,7 @@ def _journal(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missi
     if outcome.failure is not None or not outcome.stdout.strip():
         return Missing(f"journalctl -k: {outcome.failure or 'no lines that this user may read'}")
     lines: list[tuple[str | None, str]] = []
-    for line in outcome.stdout.splitlines():
+    for line in _one_line(outcome.stdout).splitlines():
         time, is_record, text = line.partition(" kernel: ")
         if is_record:
             lines.append((time.split(" ")[0], text))
@@ -90,11 +94,16 @@ def _dmesg(host: Host, limit_s: float) -> list[tuple[str | None, str]] | Missing
         said = outcome.stderr.strip().splitlines()
         return Missing(f"dmesg: {said[-1][:LONGEST_LINE] if said else outcome.failure}")
     lines: list[tuple[str | None, str]] = []
-    for line in outcome.stdout.splitlines():
+    for line in _one_line(outcome.stdout).splitlines():
         time, _, text = line.partition(" ")
         if ISO_TIME.match(time):
             lines.append((time, text))
     return lines or Missing("dmesg: what it printed is no kernel log")
+
+
+def _one_line(text: str) -> str:
+    """A text in which a record of several lines is one line."""
+    return CONTINUED.sub(" ", text)
 
 
 def _event(time: str | None, text: str) -> KernelEvent:

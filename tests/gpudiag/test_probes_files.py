@@ -321,6 +321,47 @@ def test_the_journal_is_asked_where_kmsg_is_closed(tmp_path):
     assert [(e.xid, e.time) for e in known(seen.events)] == [(79, "2026-01-02T03:04:05+0000")]
 
 
+# What the driver prints in one record, as each source gives it.
+REFUSAL = (
+    "NVRM: The NVIDIA GPU 0000:3c:00.0 (PCI ID: 10de:2d04)",
+    "NVRM: installed in this system is not supported by the",
+    "NVRM: NVIDIA 550.163.01 driver release.",
+)
+NEXT = "nvidia 0000:3c:00.0: probe with driver nvidia failed with error -1"
+INDENTED = "\n                                  ".join(REFUSAL)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/dev/kmsg", "4,1,8,-;" + r"\x0a".join(REFUSAL) + f"\n SUBSYSTEM=pci\n4,2,9,-;{NEXT}\n"),
+        (
+            "/bin/journalctl",
+            "#!/bin/sh\ncat <<'END'\n"
+            f"2026-01-02T03:04:05+0000 node kernel: {INDENTED}\n"
+            f"2026-01-02T03:04:05+0000 node kernel: {NEXT}\nEND\n",
+        ),
+        (
+            "/bin/dmesg",
+            "#!/bin/sh\ncat <<'END'\n"
+            f"2026-01-02T03:04:05,000000+00:00 {INDENTED}\n"
+            f"2026-01-02T03:04:05,000000+00:00 {NEXT}\nEND\n",
+        ),
+    ],
+)
+def test_a_record_of_several_lines_is_read_whole(tmp_path, path, text):
+    write(tmp_path, {path: text})
+    (tmp_path / path.lstrip("/")).chmod(0o755)
+
+    seen = kernel_log(Host(root=tmp_path, environment={"PATH": f"{tmp_path}/bin:/bin"}), 5)
+
+    assert [event.text for event in known(seen.events)] == [
+        "NVRM: The NVIDIA GPU 0000:3c:00.0 (PCI ID: 10de:2d04) installed in this system is not "
+        "supported by the NVIDIA 550.163.01 driver release.",
+        NEXT,
+    ]
+
+
 def test_no_readable_log_is_no_clean_log(tmp_path):
     seen = kernel_log(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
 
