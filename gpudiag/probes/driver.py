@@ -9,6 +9,7 @@ import msgspec
 from gpudiag import children
 from gpudiag.host import Host
 from gpudiag.probes.child import LONGEST_REASON, merged, spoken
+from gpudiag.probes.processes import others_hidden
 from gpudiag.programs import Completed
 from gpudiag.snapshot import (
     DeviceNode,
@@ -152,7 +153,7 @@ def _library_versions(host: Host) -> tuple[str, ...]:
 
 def _services(host: Host) -> dict[str, tuple[Service, ...] | tuple[str, ...] | Missing]:
     """The driver's daemons, and the processes that sleep inside the driver and cannot be woken."""
-    pids = host.names("/proc")
+    pids = others_hidden(host) or host.names("/proc")
     if isinstance(pids, Missing):
         return {"services": pids, "stuck_processes": pids}
     names, stuck = set(), []

@@ -9,6 +9,7 @@ import msgspec
 from gpudiag import children
 from gpudiag.host import Host
 from gpudiag.probes.child import of_the_library, spoken
+from gpudiag.probes.processes import others_hidden
 from gpudiag.snapshot import Gpu, GpuProcess, Missing, Nvml, known_or
 
 
@@ -67,6 +68,8 @@ def _with_owners(gpu: Gpu, host: Host) -> Gpu:
 def _with_owner(process: GpuProcess, host: Host) -> GpuProcess:
     folder = f"/proc/{process.pid}"
     if not host.exists(folder):
+        if hidden := others_hidden(host):
+            return msgspec.structs.replace(process, visible=hidden, name=hidden, user=hidden)
         reason = Missing(f"process {process.pid} is not in this PID namespace")
         return msgspec.structs.replace(process, visible=False, name=reason, user=reason)
     name = host.read(f"{folder}/comm")

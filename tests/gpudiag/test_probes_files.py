@@ -397,6 +397,36 @@ def test_the_drivers_daemons_and_stuck_processes_are_found(tmp_path):
     assert facts.stuck_processes == ("30 (python (x) y) in nvidia_ioctl",)
 
 
+MOUNTED = "proc /proc proc rw,relatime,gid=27,hidepid={} 0 0\n"
+
+
+@pytest.mark.parametrize("option", ["1", "2", "4", "noaccess", "invisible", "ptraceable"])
+def test_daemons_are_not_known_where_proc_hides_the_processes_of_others(tmp_path, option):
+    mine = {"/proc/77/stat": "77 (python) S 1 77", "/proc/self/mounts": MOUNTED.format(option)}
+    write(tmp_path, mine)
+
+    facts = driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
+
+    hidden = Missing("/proc hides the processes of other users from this one (hidepid)")
+    assert (facts.services, facts.stuck_processes) == (hidden, hidden)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"/proc/self/mounts": MOUNTED.format(0)},
+        {"/proc/self/mounts": MOUNTED.format("off")},
+        {"/proc/self/mounts": MOUNTED.format(2), "/proc/1/stat": "1 (systemd) S 0 1"},  # as root
+    ],
+)
+def test_daemons_are_known_where_the_processes_of_others_are_shown(tmp_path, files):
+    write(tmp_path, files)
+
+    services = known(driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5).services)
+
+    assert {service.running for service in services} == {False}
+
+
 def test_the_fabric_managers_version_and_the_modules_parameters_are_read(tmp_path):
     write(
         tmp_path,

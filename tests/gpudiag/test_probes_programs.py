@@ -91,6 +91,18 @@ def test_a_process_of_another_namespace_is_not_visible(seen):
     assert process.name == Missing("process 4194999 is not in this PID namespace")
 
 
+def test_a_process_that_proc_hides_is_not_taken_for_dead(nvml, tmp_path):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mounts").write_text("proc /proc proc rw,hidepid=invisible 0 0\n")
+    changes = {"gpu.0.process.0": "4711 1073741824 compute"}
+    host = Host(root=tmp_path, environment=os.environ | nvml("healthy_8", changes=changes))
+
+    process = known(known(ask_nvml(host, 15).gpus)[0].processes)[0]
+
+    hidden = Missing("/proc hides the processes of other users from this one (hidepid)")
+    assert (process.visible, process.name, process.user) == (hidden, hidden, hidden)
+
+
 @pytest.mark.parametrize(
     ("scenario", "code", "message"),
     [
