@@ -886,9 +886,20 @@ SYSTEM = {
         {"system": {"shm_used_bytes": 9 * GIB - 1}},
     ),
     "GD609": case(
-        {"system": {"nccl_segments": 1}, "gpus": [{"processes": ()}]},
+        {
+            "system": {"nccl_segments": 1} | NO_CONTAINER,
+            "gpus": [
+                {
+                    "processes": (),
+                    "memory_used_bytes": 300 * MIB - 1,
+                    "utilization_fraction": 0.0,
+                }
+            ],
+        },
         {"system": {"nccl_segments": 0}},
         {"gpus": {"processes": (process(),)}},
+        {"gpus": {"memory_used_bytes": 300 * MIB}},
+        {"gpus": {"utilization_fraction": 0.01}},
     ),
     "GD610": case(
         {

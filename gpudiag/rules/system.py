@@ -6,7 +6,7 @@ import re
 
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import in_container, on_this_machine
-from gpudiag.snapshot import Snapshot, known, known_or
+from gpudiag.snapshot import Gpu, Snapshot, known, known_or
 
 MIB = 2**20
 GIB = 2**30
@@ -16,6 +16,7 @@ USUAL_OPEN_FILES = 1024  # the kernel's default; each tensor that a worker hands
 USUAL_LOCKED_MEMORY_BYTES = 64 * MIB  # 8 MiB from systemd, 64 MiB from some images; NCCL pins more
 CPUS_PER_GPU = 2  # one for the training process and at least one for a loader
 ROOM_ON_DISK_BYTES = GIB  # a checkpoint of 250 million parameters in float32
+CONTEXT_BYTES = 300 * MIB  # what a program takes of a GPU before its first tensor
 LEAST_MEMORY_BYTES = 4 * GIB  # CUDA's context and torch's libraries take 2 to 3 GiB of the host
 KUBERNETES = ("kubernetes", "kubepods")
 SHM = "/dev/shm"  # noqa: S108 - its size is what this is about
@@ -213,15 +214,17 @@ def shared_memory_nearly_full(snapshot: Snapshot) -> Finding | None:
 def nccl_left_segments(snapshot: Snapshot) -> Finding | None:
     """NCCL's files are left in shared memory and no program uses a GPU.
 
-    NCCL removes its files nccl-* from /dev/shm when a job ends, unless it is killed.
+    NCCL removes its files nccl-* from /dev/shm when a job ends, unless it is killed. In a container
+    they may be those of a job outside of it, so nothing is concluded there.
     """
     count = known(snapshot.system.nccl_segments)
     if count == 0:
         return None
-    if any(known(gpu.processes) for gpu in known(snapshot.nvml.gpus)):
+    on_this_machine(snapshot)
+    if any(_is_in_use(gpu) for gpu in known(snapshot.nvml.gpus)):
         return None
     return Finding(
-        evidence=(f"{count} file(s) {SHM}/nccl-*", "no process is on any GPU"),
+        evidence=(f"{count} file(s) {SHM}/nccl-*", "no GPU is in use"),
         cause="they take shared memory until it is full: NCCL then fails to extend it",
         fix=f"rm {SHM}/nccl-*",
     )
@@ -271,6 +274,15 @@ def crash_in_library(snapshot: Snapshot) -> Finding | None:
         else f"{name} met data or a library that it was not built for",
         fix="look at the findings on library versions; or run again with NCCL_DEBUG=WARN and "
         "python -X faulthandler",
+    )
+
+
+def _is_in_use(gpu: Gpu) -> bool:
+    """Whether a program is on a GPU; NVML does not name those of other containers."""
+    return (
+        bool(known(gpu.processes))
+        or known_or(gpu.utilization_fraction, 0.0) > 0
+        or known(gpu.memory_used_bytes) >= CONTEXT_BYTES
     )
 
 
