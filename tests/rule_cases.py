@@ -152,6 +152,7 @@ DRIVER = {
     "GD102": case(
         {"driver": UNUSED | {"library_versions": ("550.54.15",)}, "system": NO_CONTAINER},
         {"driver": {"module_loaded": True}},
+        {"driver": {"cuda_device_count": 1}},
         {"driver": {"pci_devices": (device(driver="nouveau"),)}},
     ),
     "GD103": case(
@@ -169,6 +170,8 @@ DRIVER = {
     "GD106": case(
         {"driver": {"pci_devices": (), "module_loaded": False, "device_nodes": ()}},
         {"driver": {"pci_devices": (device(),)}},
+        {"driver": {"cuda_device_count": 1}},  # a Jetson before JetPack 6
+        {"torch": {"cuda_available": True, "cuda_version": "11.4"}},
     ),
     "GD107": case({"nvml": {"failure": "no answer within 15 s"}}, {"nvml": {"failure": None}}),
     "GD108": case(

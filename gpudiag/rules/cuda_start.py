@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 
 from gpudiag.finding import Finding, Severity, rule
-from gpudiag.rules.machine import in_container, install_driver, on_this_machine
+from gpudiag.rules.machine import (
+    OUT_OF_THE_IMAGE,
+    in_container,
+    install_driver,
+    on_this_machine,
+)
 from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
 
 CUDA_SUCCESS = 0
@@ -124,7 +129,7 @@ def libraries_of_two_drivers(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=(f"libraries on disk: {', '.join(versions)}", f"loaded kernel module: {loaded}"),
         cause="a program that loads the wrong one ends with error 803, or finds no GPU",
-        fix="take the driver's files out of the container image: the runtime brings the host's"
+        fix=OUT_OF_THE_IMAGE
         if in_container(snapshot)
         else f"remove the packages or files of every version but {loaded}, then sudo ldconfig",
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import (
     NVML_VERSION_MISMATCH,
+    OUT_OF_THE_IMAGE,
+    cuda_lists_gpus,
+    driver_on_disk,
     has_nvidia_gpu,
     in_container,
     install_driver,
@@ -69,7 +72,7 @@ def driver_not_installed(snapshot: Snapshot) -> Finding | None:
     if not devices or known(driver.module_loaded) or in_container(snapshot):
         return None
     known(driver.library_versions)
-    if _is_on_disk(snapshot) or _bound_to_nouveau(snapshot):
+    if driver_on_disk(snapshot) or _bound_to_nouveau(snapshot):
         return None
     return Finding(
         evidence=(
@@ -96,11 +99,11 @@ def driver_not_loaded(snapshot: Snapshot) -> Finding | None:
     """
     driver = snapshot.driver
     refused = known_or(snapshot.nvml.init_code, 0) == NVML_DRIVER_NOT_LOADED
-    if not refused and known(driver.module_loaded):
+    if not refused and (known(driver.module_loaded) or cuda_lists_gpus(snapshot)):
         return None
     if not has_nvidia_gpu(snapshot) or in_container(snapshot) or _bound_to_nouveau(snapshot):
         return None
-    if not (refused or _is_on_disk(snapshot)):
+    if not (refused or driver_on_disk(snapshot)):
         known(driver.library_versions)
         return None
     secure_boot = known_or(driver.secure_boot, False)  # noqa: FBT003
@@ -135,7 +138,8 @@ def driver_library_mismatch(snapshot: Snapshot) -> Finding | None:
     """The driver's library and its kernel module are of different versions.
 
     An upgrade replaced the libraries on disk while the old kernel module is still loaded. It
-    worked yesterday; programs that are already running go on, new ones fail.
+    worked yesterday; programs that are already running go on, new ones fail. In a container the
+    libraries are those of the driver that ran when it was started, or part of its image.
     """
     driver = snapshot.driver
     code = snapshot.nvml.init_code
@@ -153,7 +157,10 @@ def driver_library_mismatch(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=evidence,
         cause="new programs cannot talk to the driver until both sides are of one version",
-        fix="sudo reboot; or without a reboot: end all GPU programs, then sudo rmmod nvidia_drm "
+        fix=f"start the container anew; or {OUT_OF_THE_IMAGE}; or where nvidia-smi fails outside "
+        "of it, too: sudo reboot"
+        if known_or(snapshot.system.container, None) is not None
+        else "sudo reboot; or without a reboot: end all GPU programs, then sudo rmmod nvidia_drm "
         "nvidia_modeset nvidia_uvm nvidia && sudo modprobe nvidia",
     )
 
@@ -267,13 +274,6 @@ def nvml_hangs_or_crashes(snapshot: Snapshot) -> Finding | None:
         cause="the driver or a GPU's firmware is stuck; programs that ask it will be, too",
         fix="sudo nvidia-bug-report.sh --safe-mode keeps the evidence; then reboot, and update "
         "the driver if it comes back",
-    )
-
-
-def _is_on_disk(snapshot: Snapshot) -> bool:
-    driver = snapshot.driver
-    return bool(known_or(driver.library_versions, ())) or not isinstance(
-        driver.module_on_disk_version, Missing
     )
 
 

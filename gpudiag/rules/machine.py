@@ -22,8 +22,12 @@ DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch whee
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
 FIRST_TURING_DEVICE_ID = 0x1E00  # 0x1db6 is a V100, 0x1e04 an RTX 2080 Ti
 FIRST_MAXWELL_DEVICE_ID = 0x1340  # 0x12ba is a Kepler, 0x1380 a GTX 750 Ti
+LAST_BRANCH_BEFORE_MAXWELL = 470  # the last that drives Kepler; 390 is Fermi's, 340 Tesla's
 DEVICE_ID = re.compile(r"0x[0-9a-fA-F]{1,8}")
 JETSON_WHEELS = "https://forums.developer.nvidia.com/t/pytorch-for-jetson/72048"
+OUT_OF_THE_IMAGE = (
+    "take the driver's files out of the container image: the runtime brings the host's"
+)
 JUST_BOOTED_S = 300  # services, persistence and the NVLink fabric need minutes after boot
 
 
@@ -37,10 +41,26 @@ def has_nvidia_gpu(snapshot: Snapshot) -> bool:
     if known_or(nvml.init_code, NVML_SUCCESS) == NVML_VERSION_MISMATCH:
         return True  # a kernel module answered
     signs = (nvml.gpus, driver.pci_devices, driver.module_loaded, driver.device_nodes)
-    if any(sign for sign in signs if not isinstance(sign, Missing)):
+    if any(sign for sign in signs if not isinstance(sign, Missing)) or cuda_lists_gpus(snapshot):
         return True
     known(driver.pci_devices)
     return False
+
+
+def cuda_lists_gpus(snapshot: Snapshot) -> bool:
+    """Whether CUDA itself lists a GPU; a Jetson before JetPack 6 has no other sign of one."""
+    torch = snapshot.torch
+    if known_or(snapshot.driver.cuda_device_count, 0) > 0:
+        return True
+    return known_or(torch.cuda_available, False) and known_or(torch.cuda_version, None) is not None  # noqa: FBT003
+
+
+def driver_on_disk(snapshot: Snapshot) -> bool:
+    """Whether a file of the driver is seen: a library of its own, or its kernel module."""
+    driver = snapshot.driver
+    return bool(known_or(driver.library_versions, ())) or not isinstance(
+        driver.module_on_disk_version, Missing
+    )
 
 
 def in_container(snapshot: Snapshot) -> bool:

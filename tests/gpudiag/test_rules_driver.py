@@ -114,6 +114,17 @@ def test_nvml_18_is_a_driver_library_mismatch():
     assert finding.fix.startswith("sudo reboot")
 
 
+def test_a_library_of_another_driver_in_a_container_came_with_the_container():
+    facts = {"module_version": "580.65.06", "library_versions": ("550.54.15",)}
+    seen = snapshot(driver=facts, system={"container": "kubernetes"})
+
+    assert only(driver.driver_library_mismatch, seen).fix == (
+        "start the container anew; or take the driver's files out of the container image: the "
+        "runtime brings the host's; or on the node: where nvidia-smi fails outside of it, too: "
+        "sudo reboot"
+    )
+
+
 def test_versions_that_differ_are_a_mismatch_even_where_nvml_is_missing():
     facts = {"module_version": "550.54.15", "library_versions": ("550.144.03",)}
 
