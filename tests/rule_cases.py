@@ -81,8 +81,10 @@ def node(path: str, *, usable: bool = True) -> DeviceNode:
     return DeviceNode(path=path, usable=usable)
 
 
-def line(text: str, xid: int | None = None) -> tuple[KernelEvent, ...]:
-    return (KernelEvent(text=text, xid=xid, pci_address="0000:1b:00", time="12 s after boot"),)
+def line(
+    text: str, xid: int | None = None, address: str | None = "0000:1b:00"
+) -> tuple[KernelEvent, ...]:
+    return (KernelEvent(text=text, xid=xid, pci_address=address, time="12 s after boot"),)
 
 
 def xid(number: int) -> tuple[KernelEvent, ...]:
@@ -122,6 +124,12 @@ OPEN_REFUSAL = (
     "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2b85) installed in this system requires use "
     "of the NVIDIA open kernel modules."
 )
+REFUSAL = (
+    "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:1180) installed in this system is not "
+    "supported by the NVIDIA 580.65.06 driver release."
+)
+INIT_FAILURE = "NVRM: GPU 0000:98:00.0: RmInitAdapter failed! (0x62:0x65:1792)"
+WELL = {"pci_address": "00000000:1B:00.0", "recovery_action": "none", "error_codes": ()}
 TORCH_DEVICES = tuple(
     TorchDevice(
         index=i,
@@ -189,36 +197,54 @@ DRIVER = {
     ),
     "GD109": case(
         {
-            "driver": {"module_loaded": False, "secure_boot": True},
+            "driver": UNUSED | {"library_versions": ("550.54.15",), "secure_boot": True},
+            "system": NO_CONTAINER,
             "events": line("Loading of module with unavailable key is rejected"),
         },
         {"events": ()},
         {"driver": {"module_loaded": True}},
+        {"driver": {"library_versions": (), "module_on_disk_version": NO_MODULE}},
+        {"driver": {"pci_devices": ()}},  # VirtualBox and ZFS are rejected, too
     ),
     "GD110": case(
         {"driver": {"module_on_disk_version": "580.65.06", "module_version": "550.54.15"}},
         {"driver": {"module_on_disk_version": "550.54.15"}},
     ),
     "GD111": case(
-        {"events": line(OPEN_REFUSAL), "driver": {"module_kind": "proprietary"}}, {"events": ()}
+        {
+            "events": line(OPEN_REFUSAL, address=None),
+            "driver": {"module_kind": "proprietary"},
+            "system": NO_CONTAINER,
+        },
+        {"events": ()},
+        {"gpus": [{"pci_address": "00000000:01:00.0"}]},
     ),
     "GD112": case(
         {
-            "events": line(
-                "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:1180) installed in this system is "
-                "not supported by the NVIDIA 580.65.06 driver release."
-            ),
+            "events": line(REFUSAL, address=None),
             "driver": {"module_version": "580.65.06"},
+            "system": NO_CONTAINER,
         },
-        {"events": line(OPEN_REFUSAL)},
+        {"events": line(OPEN_REFUSAL, address=None)},
+        {"gpus": [{"pci_address": "00000000:01:00.0"}]},
+        {"gpus": [{"pci_address": "00000000:1b:00.0"}]},  # an old one beside one that works
     ),
     "GD113": case(
-        {"events": line("NVRM: GPU 0000:98:00.0: RmInitAdapter failed! (0x62:0x65:1792)")},
+        {"events": line(INIT_FAILURE, address=None), "system": NO_CONTAINER},
         {"events": xid(79)},
+        {"gpus": [{"pci_address": "00000000:98:00.0"}]},
     ),
     "GD114": case(
-        {"events": line("NVRM: This PCI I/O region assigned to your NVIDIA device is invalid:")},
+        {
+            "events": line(
+                "NVRM: This PCI I/O region assigned to your NVIDIA device is invalid: BAR1 is 0M "
+                "@ 0x0 (PCI:0000:98:00.0)",
+                address=None,
+            ),
+            "system": NO_CONTAINER,
+        },
         {"events": ()},
+        {"gpus": [{"pci_address": "00000000:98:00.0"}]},
     ),
     "GD115": case(
         {"driver": {"pci_devices": (device(driver="vfio-pci"),)}},
@@ -321,7 +347,9 @@ DRIVER = {
         {"driver": {"device_nodes": ()}},
         {"system": {"wsl": False}},
     ),
-    "GD130": case({"events": xid(119)}, {"events": xid(79)}),
+    "GD130": case(
+        {"events": xid(119), "system": NO_CONTAINER}, {"events": xid(79)}, {"gpus": [WELL]}
+    ),
 }
 
 TORCH = {
@@ -705,10 +733,12 @@ HARDWARE = {
         {"temperature_celsius": 1},
     ),
     "GD410": per_gpu({"ecc_uncorrected_volatile": 1}, {"ecc_uncorrected_volatile": 0}),
-    "GD411": case({"events": xid(79)}, {"events": xid(13)}, {"events": ()}),
-    "GD412": case({"events": xid(31)}, {"events": xid(79)}),
-    "GD413": case({"events": xid(94)}, {"events": xid(95)}),
-    "GD414": case({"events": xid(95)}, {"events": xid(94)}),
+    "GD411": case({"events": xid(79), "system": NO_CONTAINER}, {"events": xid(13)}, {"events": ()}),
+    "GD412": case({"events": xid(31), "system": NO_CONTAINER}, {"events": xid(79)}),
+    "GD413": case({"events": xid(94), "system": NO_CONTAINER}, {"events": xid(95)}),
+    "GD414": case(
+        {"events": xid(95), "system": NO_CONTAINER}, {"events": xid(94)}, {"gpus": [WELL]}
+    ),
     "GD415": per_gpu({"ecc_uncorrected_aggregate_sram": 5}, {"ecc_uncorrected_aggregate_sram": 4}),
     "GD416": per_gpu({"rows_remapped_uncorrectable": 512}, {"rows_remapped_uncorrectable": 511}),
     "GD417": per_gpu(
@@ -726,6 +756,12 @@ HARDWARE = {
         },
         {"driver": {"pci_devices": (device(),)}},
         {"driver": {"pci_devices": (device(), device("0000:43:00.0", "vfio-pci"))}},
+        {
+            "driver": {
+                "pci_devices": (device(), device("0000:43:00.0", None, "0x128b")),
+                "module_version": "580.65.06",
+            }
+        },
         {"driver": {"module_loaded": False}},
     ),
     "GD419": per_gpu({"pcie_width_lanes": 8, "pcie_width_max_lanes": 16}, {"pcie_width_lanes": 16}),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, gpu_rule, rule
 from gpudiag.rules.hardware import PAGE_RETIREMENT, ROW_REMAPPING, XID_CATALOGUE
-from gpudiag.snapshot import Gpu, KernelEvent, Snapshot, known
+from gpudiag.rules.kernel_events import is_over, xid_events
+from gpudiag.snapshot import Gpu, Snapshot, known
 
 CONTAINED, UNCONTAINED = 94, 95
 # Faults of the program that ran: an illegal address, a page fault, a reset or ended channel.
@@ -37,7 +38,7 @@ def program_faults_in_kernel_log(snapshot: Snapshot) -> Finding | None:
 
     Ignore it when you know the crash, or ended the program yourself.
     """
-    events = _events(snapshot, *PROGRAM_XIDS)
+    events = xid_events(snapshot, *PROGRAM_XIDS)
     if not events:
         return None
     last = events[-1]
@@ -58,7 +59,7 @@ def contained_memory_error(snapshot: Snapshot) -> Finding | None:
 
     Xid 94: an error that ECC could not correct hit the memory of one program. Others went on.
     """
-    events = _events(snapshot, CONTAINED)
+    events = xid_events(snapshot, CONTAINED)
     if not events:
         return None
     return Finding(
@@ -73,9 +74,11 @@ def uncontained_memory_error(snapshot: Snapshot) -> Finding | None:
     """A memory error was not contained.
 
     Xid 95: an error that ECC could not correct may have spoilt the memory of every program on the
-    GPU.
+    GPU. From branch 565 on, the driver says when the GPU is well again.
+
+    Ignore it when the GPU has been reset since: the kernel log keeps the line until the next boot.
     """
-    events = _events(snapshot, UNCONTAINED)
+    events = [e for e in xid_events(snapshot, UNCONTAINED) if not is_over(snapshot, e)]
     if not events:
         return None
     return Finding(
@@ -177,7 +180,3 @@ def recovery_action_wanted(gpu: Gpu) -> Finding | None:
         cause="the GPU has had an error and does not work as it should until this is done",
         fix=ACTIONS.get(action, "sudo reboot").format(index=gpu.index),
     )
-
-
-def _events(snapshot: Snapshot, *xids: int) -> list[KernelEvent]:
-    return [event for event in known(snapshot.kernel_log.events) if event.xid in xids]

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from gpudiag.finding import Finding, Severity, gpu_rule, rule
-from gpudiag.snapshot import Gpu, Snapshot, is_memory, is_temperature, known, known_or
+from gpudiag.rules.kernel_events import is_over, of_own_gpus
+from gpudiag.snapshot import (
+    Gpu,
+    KernelEvent,
+    Snapshot,
+    is_memory,
+    is_temperature,
+    known,
+    known_or,
+)
 
 NVML_GPU_IS_LOST = 15
 NVML_RESET_REQUIRED = 16
@@ -25,11 +36,22 @@ POWER_LIMIT_TOLERANCE_WATTS = 1.0  # limits are set in whole watts
 # Xid events that mean the GPU or its memory, not the program that ran on it.
 GRAVE_XIDS = {
     48: "double-bit ECC error",
+    62: "a micro-controller of the GPU halted",
     63: "a memory row was marked for remapping",
     64: "a memory row could not be remapped",
     74: "NVLink error",
     79: "the GPU has fallen off the bus",
+    92: "many single-bit ECC errors",
+    140: "ECC error that was not recovered from",
+    143: "the GPU could not be initialized",
+    158: "the GPU did not answer in time",
 }
+FATAL = re.compile(r"\bFatal\b")  # of an NVLink 5 event; others of it are "Nonfatal"
+NVLINK_5_XIDS = range(144, 151)
+RECOVERY_ACTION_CHANGED = 154
+NEW_ACTION = re.compile(r" to 0x[0-9a-fA-F]+ \((?!None\))([\w ]+)\)")
+# What the NVSwitch driver writes of its own errors: nvidia-nvswitch3: SXid (PCI:…): 23001, Fatal, …
+FATAL_SXID = re.compile(r"SXid \(PCI:([0-9a-fA-F:.]+)\): (\d{1,6}), Fatal\b")
 
 
 @gpu_rule(
@@ -239,21 +261,28 @@ def uncorrected_ecc_errors(gpu: Gpu) -> Finding | None:
     )
 
 
-@rule("GD411", Severity.WARNING, XID_CATALOGUE)
+@rule(
+    "GD411",
+    Severity.WARNING,
+    XID_CATALOGUE,
+    "https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html",
+)
 def grave_xid_in_kernel_log(snapshot: Snapshot) -> Finding | None:
-    """The kernel log holds a hardware error of a GPU.
+    """The kernel log holds a hardware error of a GPU or an NVSwitch.
 
     The driver writes numbered Xid events. Most mean a fault of the program that ran (13, 31, 43,
     45); these mean the GPU, its memory or its link; those with a rule of their own are left out.
+    An NVSwitch writes SXid events, of which the fatal ones count.
     """
-    events = [e for e in known(snapshot.kernel_log.events) if e.xid in GRAVE_XIDS]
+    grave = [e for e in known(snapshot.kernel_log.events) if _error(e) is not None]
+    events = [
+        event
+        for event in of_own_gpus(snapshot, grave)
+        if event.xid != RECOVERY_ACTION_CHANGED or not is_over(snapshot, event)
+    ]
     if not events:
         return None
-    shown = [
-        f"Xid {e.xid} ({GRAVE_XIDS[e.xid]}) on {e.pci_address or 'a GPU'}, {e.time or 'no time'}"
-        for e in events[-3:]
-        if e.xid is not None
-    ]
+    shown = [f"{_error(e)}, {e.time or 'no time'}" for e in events[-3:]]
     if len(events) > len(shown):
         shown.append(f"… and {len(events) - len(shown)} earlier")
     return Finding(
@@ -261,6 +290,20 @@ def grave_xid_in_kernel_log(snapshot: Snapshot) -> Finding | None:
         cause="a GPU that has done this tends to do it again, usually in the middle of a run",
         fix="look the number up in the catalogue; nvidia-bug-report.sh collects what support needs",
     )
+
+
+def _error(event: KernelEvent) -> str | None:
+    """What a line of the log says of the hardware, None where it says nothing grave."""
+    if fatal := FATAL_SXID.search(event.text):
+        return f"SXid {fatal[2]} (fatal NVSwitch error) on {fatal[1]}"
+    meaning = None
+    if event.xid in GRAVE_XIDS:
+        meaning = GRAVE_XIDS[event.xid]
+    elif event.xid in NVLINK_5_XIDS and FATAL.search(event.text):
+        meaning = "fatal NVLink error"
+    elif event.xid == RECOVERY_ACTION_CHANGED and (action := NEW_ACTION.search(event.text)):
+        meaning = f"the driver asks for: {action[1]}"
+    return meaning and f"Xid {event.xid} ({meaning}) on {event.pci_address or 'a GPU'}"
 
 
 def _temperature(gpu: Gpu) -> str:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from gpudiag.finding import Finding, Severity, gpu_rule, rule
+from gpudiag.rules.compatibility import major
+from gpudiag.rules.kernel_events import is_over, refusals, xid_events
 from gpudiag.rules.machine import (
     DRIVER_TO_INSTALL,
+    FIRST_MAXWELL_DEVICE_ID,
+    LAST_BRANCH_BEFORE_MAXWELL,
+    driver_on_disk,
+    driver_version,
+    has_nvidia_gpu,
     in_container,
     install_driver,
     kernel_headers,
+    on_this_machine,
 )
 from gpudiag.snapshot import Gpu, KernelEvent, Missing, NotObserved, Snapshot, known, known_or
 
 REJECTED = re.compile(r"[Ll]oading of .* is rejected|unsigned module loading is restricted")
-NEEDS_OPEN_MODULE = "requires use of the NVIDIA open kernel modules"
-UNSUPPORTED = re.compile(r"NVRM: .*(?:is not supported by the|supported through the) ")
+NEEDS_OPEN_MODULE = re.compile("requires use of the NVIDIA open kernel modules")
+WITHOUT_OPEN_MODULE = "not supported by open nvidia.ko"
+UNSUPPORTED = re.compile(
+    rf"NVRM: .*(?:is not supported by the|supported through the|{WITHOUT_OPEN_MODULE})\b"
+)
+PCI_ID = re.compile(r"PCI ID: 10de:([0-9a-fA-F]{4})")
+LEGACY_BRANCH = re.compile(r"supported through the NVIDIA (\d+)\.")
 DATA_CENTRE = re.compile(
     r"Tesla|\b(?:A10G?|A16|A30|A40|A100|A800|H100|H200|H20|B200|L4|L40S?|V100)\b"
 )
@@ -62,13 +76,17 @@ def module_rejected_by_secure_boot(snapshot: Snapshot) -> Finding | None:
     """Secure Boot rejects the driver's kernel module.
 
     The kernel log says that a module was rejected for want of a valid signature, and the nvidia
-    module is not loaded.
+    module is installed and not loaded.
     """
     if known(snapshot.driver.module_loaded):
         return None
-    rejections = _lines(snapshot, REJECTED)
-    if not rejections:
+    rejections = [e for e in known(snapshot.kernel_log.events) if REJECTED.search(e.text)]
+    if not rejections or not has_nvidia_gpu(snapshot):
         return None
+    on_this_machine(snapshot)
+    if not driver_on_disk(snapshot):
+        known(snapshot.driver.library_versions)
+        return None  # it was another module, as of a file system or a virtual machine monitor
     secure_boot = known_or(snapshot.driver.secure_boot, None)
     state = {True: "on", False: "off", None: "not readable"}[secure_boot]
     return Finding(
@@ -108,12 +126,12 @@ def open_module_required(snapshot: Snapshot) -> Finding | None:
     NVIDIA ships its driver with two kernel modules. GPUs from Blackwell on (RTX 50, B200) work
     with the open one only; the other says so in the kernel log and lists no device.
     """
-    refusals = _lines(snapshot, re.compile(NEEDS_OPEN_MODULE))
-    if not refusals:
+    refused = refusals(snapshot, NEEDS_OPEN_MODULE)
+    if not refused:
         return None
     kind = known_or(snapshot.driver.module_kind, "not readable")
     return Finding(
-        evidence=(refusals[-1].text, f"kind of the loaded module: {kind}"),
+        evidence=(refused[-1].text, f"kind of the loaded module: {kind}"),
         cause="nvidia-smi says 'No devices were found', and CUDA finds none",
         fix=_install_open_driver(snapshot),
     )
@@ -123,23 +141,28 @@ def open_module_required(snapshot: Snapshot) -> Finding | None:
     "GD112",
     Severity.ERROR,
     "https://developer.nvidia.com/cuda-gpus",
+    "https://github.com/NVIDIA/open-gpu-kernel-modules/blob/main/src/nvidia/arch/nvalloc/unix/src/osapi.c",
     explains=("GD113", "GD221", "GD418"),
 )
 def gpu_not_supported(snapshot: Snapshot) -> Finding | None:
-    """The driver is of the wrong age for this GPU.
+    """The driver does not support this GPU.
 
-    The driver says in the kernel log that it does not support the GPU: it is older than the GPU,
-    or the GPU is so old that only a legacy branch of the driver knows it.
+    The driver says so in the kernel log: it is older than the GPU, or the GPU is so old that only
+    a legacy branch of the driver knows it, or its open kernel module is loaded, which works from
+    Turing on. A GPU of before Maxwell beside others is left out: no published torch runs on it.
     """
-    refusals = _lines(snapshot, UNSUPPORTED)
-    if not refusals:
+    refused = [
+        event
+        for event in refusals(snapshot, UNSUPPORTED)
+        if not (known_or(snapshot.nvml.gpus, ()) and _before_maxwell(event))
+    ]
+    if not refused:
         return None
     version = known_or(snapshot.driver.module_version, "not readable")
     return Finding(
-        evidence=(refusals[-1].text, f"loaded kernel module: {version}"),
+        evidence=(refused[-1].text, f"loaded kernel module: {version}"),
         cause="the driver leaves the GPU alone, so that no program can use it",
-        fix=f"{install_driver(snapshot)}; or for an old GPU install the legacy branch that the "
-        "kernel log names",
+        fix=_install_supporting_driver(snapshot, refused[-1]),
     )
 
 
@@ -152,10 +175,11 @@ def gpu_not_supported(snapshot: Snapshot) -> Finding | None:
 def gpu_not_initialized(snapshot: Snapshot) -> Finding | None:
     """The driver could not start a GPU.
 
-    The kernel log says "RmInitAdapter failed". Usual reasons: a BIOS without Above 4G Decoding,
-    firmware that hangs since a crash, too little power, or a defect.
+    The kernel log says "RmInitAdapter failed", and NVML does not list the GPU. Usual reasons: a
+    BIOS without Above 4G Decoding, firmware that hangs since a crash, too little power, or a
+    defect.
     """
-    failures = _lines(snapshot, re.compile("RmInitAdapter failed"))
+    failures = refusals(snapshot, re.compile("RmInitAdapter failed"))
     if not failures:
         return None
     return Finding(
@@ -178,7 +202,7 @@ def no_address_space_for_gpu(snapshot: Snapshot) -> Finding | None:
     The driver says in the kernel log that a PCI region (BAR) of the GPU is invalid: the BIOS, or
     the hypervisor that passes the GPU through, has no room for it below or above 4 GiB.
     """
-    failures = _lines(snapshot, re.compile(r"PCI I/O region assigned .* is invalid"))
+    failures = refusals(snapshot, re.compile(r"PCI I/O region assigned .* is invalid"))
     if not failures:
         return None
     return Finding(
@@ -252,7 +276,7 @@ def gsp_does_not_answer(snapshot: Snapshot) -> Finding | None:
     From Turing on, the driver gives much of its work to a processor on the GPU, the GSP. Xid 119
     and 120 in the kernel log mean that it timed out or failed.
     """
-    events = [event for event in known(snapshot.kernel_log.events) if event.xid in {119, 120}]
+    events = [e for e in xid_events(snapshot, 119, 120) if not is_over(snapshot, e)]
     if not events:
         return None
     version = known_or(snapshot.driver.module_version, "not readable")
@@ -265,8 +289,26 @@ def gsp_does_not_answer(snapshot: Snapshot) -> Finding | None:
     )
 
 
-def _lines(snapshot: Snapshot, pattern: re.Pattern[str]) -> list[KernelEvent]:
-    return [event for event in known(snapshot.kernel_log.events) if pattern.search(event.text)]
+def _before_maxwell(event: KernelEvent) -> bool:
+    """Whether a refused GPU is older than any that a published torch wheel has code for."""
+    number, branch = PCI_ID.search(event.text), LEGACY_BRANCH.search(event.text)
+    return (number is not None and int(number[1], 16) < FIRST_MAXWELL_DEVICE_ID) or (
+        branch is not None and int(branch[1]) <= LAST_BRANCH_BEFORE_MAXWELL
+    )
+
+
+def _install_supporting_driver(snapshot: Snapshot, refusal: KernelEvent) -> str:
+    """How the GPU of a refusal gets a driver that supports it."""
+    legacy = "install the legacy branch that the kernel log or nvidia.com/drivers names for it"
+    if WITHOUT_OPEN_MODULE in refusal.text:
+        return f"with the proprietary kernel module: {install_driver(snapshot)}"
+    if "supported through the" in refusal.text or _before_maxwell(refusal):
+        return legacy
+    newer = install_driver(snapshot)
+    with suppress(NotObserved):
+        if major(driver_version(snapshot)) >= DRIVER_TO_INSTALL:
+            newer = "install the newest driver from nvidia.com/drivers"
+    return f"{newer}; or for an old GPU {legacy}"
 
 
 def _install_open_driver(snapshot: Snapshot) -> str:

@@ -11,7 +11,8 @@ from gpudiag.rules.hardware import (
     SW_POWER_CAP,
     SW_THERMAL,
 )
-from gpudiag.rules.machine import on_this_machine
+from gpudiag.rules.kernel_events import HIDDEN_BY_A_BATCH_SYSTEM, pci_slot
+from gpudiag.rules.machine import is_abandoned, on_this_machine
 from gpudiag.snapshot import Gpu, NotObserved, Snapshot, known, known_or
 
 NVML_INSUFFICIENT_POWER, NVML_IRQ_ISSUE = 8, 11
@@ -41,17 +42,23 @@ RETURN_CODES = "https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.
 def gpu_missing_from_driver(snapshot: Snapshot) -> Finding | None:
     """A GPU is on the PCI bus and the driver does not list it.
 
-    The bus shows more NVIDIA GPUs that belong to the nvidia driver or to none than NVML lists.
+    The bus shows more NVIDIA GPUs that belong to the nvidia driver or to none than NVML lists. A
+    GPU of before Maxwell beside others is left out: no current driver lists it.
     """
     on_this_machine(snapshot)
     if known(snapshot.system.scheduler) is not None:
-        raise NotObserved("a batch system may hide GPUs from this job")
+        raise NotObserved(HIDDEN_BY_A_BATCH_SYSTEM)
     if not known(snapshot.driver.module_loaded):
         return None
     devices = known(snapshot.driver.pci_devices)
-    on_bus = [d.address for d in devices if d.kernel_driver in {None, "nvidia"}]
-    listed = [_slot(known(gpu.pci_address)) for gpu in known(snapshot.nvml.gpus)]
-    absent = [address for address in on_bus if _slot(address) not in listed]
+    listed = [pci_slot(known(gpu.pci_address)) for gpu in known(snapshot.nvml.gpus)]
+    on_bus = [
+        device
+        for device in devices
+        if device.kernel_driver in {None, "nvidia"}
+        and not (listed and is_abandoned(snapshot, device))
+    ]
+    absent = [d.address for d in on_bus if pci_slot(d.address) not in listed]
     if not absent:
         return None
     return Finding(
@@ -262,8 +269,3 @@ def power_limits_differ(snapshot: Snapshot) -> tuple[Finding, ...]:
             if known(gpu.power_limit_watts) < highest - 1
         ]
     return tuple(found)
-
-
-def _slot(address: str) -> str:
-    """Bus, device and function of a PCI address, without the domain, which has two forms."""
-    return address.lower().partition(":")[2]

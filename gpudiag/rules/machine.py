@@ -14,7 +14,7 @@ from gpudiag.rules.compatibility import (
     major,
     wheel_for,
 )
-from gpudiag.snapshot import Missing, NotObserved, Package, Snapshot, known, known_or
+from gpudiag.snapshot import Missing, NotObserved, Package, PciDevice, Snapshot, known, known_or
 
 NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
@@ -260,6 +260,18 @@ def _driver_to_install(snapshot: Snapshot) -> str:
         f"a driver of branch 525 to {LAST_DRIVER_BEFORE_TURING} (the last that supports Maxwell, "
         "Pascal and Volta)"
     )
+
+
+def is_abandoned(snapshot: Snapshot, device: PciDevice) -> bool:
+    """Whether the driver that runs has left a GPU of before Maxwell behind, as every later one has.
+
+    Raises:
+        NotObserved: The version of the driver could not be read.
+    """
+    if not DEVICE_ID.fullmatch(device.device_id):
+        return False
+    is_old = int(device.device_id, 16) < FIRST_MAXWELL_DEVICE_ID
+    return is_old and major(driver_version(snapshot)) > LAST_BRANCH_BEFORE_MAXWELL
 
 
 def _before_turing(snapshot: Snapshot) -> bool:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from builders import gpu, only, snapshot
-from rule_cases import CASES, GPU_NODES, H100, build, device, package
+from rule_cases import CASES, GPU_NODES, H100, build, changed, device, package
 
 from gpudiag.cure import fitted
 from gpudiag.diagnose import diagnose
@@ -12,7 +12,7 @@ from gpudiag.finding import Finding, Severity, gpu_rule, rule
 from gpudiag.render.as_json import as_json
 from gpudiag.render.as_text import as_text
 from gpudiag.rules import RULES, driver, hardware, machine, torch_runtime
-from gpudiag.snapshot import known
+from gpudiag.snapshot import KernelEvent, known
 
 BY_ID = {rule.id: rule for rule in RULES}
 
@@ -241,6 +241,85 @@ def test_the_driver_fits_the_system_and_the_gpu(system, number, command):
     seen = snapshot(system=system, driver={"pci_devices": (device(number=number),)})
 
     assert machine.install_driver(seen).startswith(command)
+
+
+def refused(text):
+    return f"NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:{text}"
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "fix"),
+    [
+        (
+            refused("2d04) installed in this system is not supported by the NVIDIA 550.163.01"),
+            "550.163.01",
+            "sudo apt install nvidia-driver-580-server && sudo reboot; or for an old GPU install",
+        ),
+        (
+            refused("3f00) installed in this system is not supported by the NVIDIA 580.65.06"),
+            "580.65.06",
+            "install the newest driver from nvidia.com/drivers; or for an old GPU install the",
+        ),
+        (
+            refused("1180) installed in this system is not supported by the NVIDIA 580.65.06"),
+            "580.65.06",
+            "install the legacy branch that the kernel log or nvidia.com/drivers names for it",
+        ),
+        (
+            "NVRM: The NVIDIA Tesla V100 GPU installed in this system is supported through the "
+            "NVIDIA 580.xx Legacy drivers.",
+            "590.44.01",
+            "install the legacy branch that the kernel log or nvidia.com/drivers names for it",
+        ),
+        (
+            refused(
+                "1db5) installed in this system is not supported by open nvidia.ko because it does "
+                "not include the required GPU System Processor (GSP)."
+            ),
+            "580.65.06",
+            "with the proprietary kernel module: sudo apt install nvidia-driver-580-server && ",
+        ),
+    ],
+)
+def test_a_gpu_that_the_driver_refuses_gets_one_that_takes_it(text, version, fix):
+    seen = snapshot(
+        events=(KernelEvent(text=text),),
+        driver={"module_version": version},
+        system={"os_name": "Ubuntu 24.04", "container": None},
+    )
+
+    assert only(BY_ID["GD112"], seen).fix.startswith(fix)
+
+
+def test_a_gt_710_for_the_display_beside_gpus_that_work_is_no_fault():
+    text = "NVRM: The NVIDIA GeForce GT 710 GPU installed in this system is supported through the "
+    text += "NVIDIA 470.xx Legacy drivers."
+    seen = snapshot(
+        gpus=[gpu(pci_address="0000:1b:00.0")],
+        events=(KernelEvent(text=text),),
+        driver={"module_version": "580.65.06"},
+        system={"container": None},
+    )
+
+    assert BY_ID["GD112"](seen).findings == ()
+
+
+def test_the_gpu_that_is_lost_is_named_by_its_domain():
+    """As on a Grace machine, where all GPUs are device 01:00.0 of a domain of their own."""
+    seen = build(
+        changed(
+            CASES["GD418"].fires,
+            {
+                "driver": {"pci_devices": (device("0008:01:00.0"), device("0009:01:00.0"))},
+                "gpus": {"pci_address": "00000008:01:00.0"},
+            },
+        )
+    )
+
+    assert only(BY_ID["GD418"], seen).evidence == (
+        "2 GPU(s) on the PCI bus, 1 in the driver's list",
+        "not in the list: 0009:01:00.0",
+    )
 
 
 def test_red_hat_builds_its_boot_image_with_dracut():

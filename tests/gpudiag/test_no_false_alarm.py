@@ -9,7 +9,7 @@ from rule_cases import CASES, build, changed, xid
 from gpudiag.diagnose import diagnose
 from gpudiag.finding import Severity
 from gpudiag.rules import RULES
-from gpudiag.snapshot import Snapshot
+from gpudiag.snapshot import Missing, Snapshot
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 HEALTHY = sorted([*RECORDED.glob("healthy_*.json"), *RECORDED.glob("composed_healthy_*.json")])
@@ -62,11 +62,26 @@ def test_a_fan_at_rest_and_a_spread_of_five_per_cent_are_looked_at_by_no_rule():
     assert diagnose(seen, RULES).findings == ()
 
 
-@pytest.mark.parametrize("rule_id", ["GD610", "GD611"])
-def test_the_kernel_log_of_a_container_tells_of_other_peoples_programs(rule_id):
+@pytest.mark.parametrize(
+    "rule_id", ["GD109", "GD111", "GD112", "GD113", "GD114", "GD609", "GD610", "GD611"]
+)
+def test_a_container_shares_kernel_log_and_memory_with_other_peoples_programs(rule_id):
     facts = changed(CASES[rule_id].fires, {"system": {"container": "docker"}})
 
     assert rule_id in diagnose(build(facts), RULES).skipped
+
+
+@pytest.mark.parametrize("shared", [{"container": "kubernetes"}, {"scheduler": "slurm"}])
+@pytest.mark.parametrize("rule_id", ["GD130", "GD411", "GD412", "GD413", "GD414"])
+def test_events_on_gpus_that_this_job_was_not_given_are_not_told(rule_id, shared):
+    facts = changed(CASES[rule_id].fires, {"system": shared})
+
+    def report(address):
+        return diagnose(build(facts | {"gpus": [{"pci_address": address}]}), [BY_ID[rule_id]])
+
+    assert report("0000:00:1e.0").passed == (rule_id,)
+    assert [f.id for f in report("0000:1b:00.0").findings] == [rule_id]
+    assert report(Missing("lost")).skipped == {rule_id: "lost"}
 
 
 @pytest.mark.parametrize("rule_id", ["GD122", "GD124", "GD418", "GD502", "GD312"])

@@ -118,12 +118,16 @@ def test_throttling_is_told_with_temperature_and_clocks():
     )
 
 
-def xid(number):
-    return KernelEvent(text=f"NVRM: Xid (PCI:0000:1b:00): {number}", xid=number)
+def xid(number, said=""):
+    return KernelEvent(text=f"NVRM: Xid (PCI:0000:1b:00): {number}, {said}", xid=number)
+
+
+def log(*events):
+    return snapshot(events=events, system={"container": None})
 
 
 def test_a_grave_xid_is_told_with_its_meaning():
-    seen = snapshot(events=(xid(13), xid(79)))
+    seen = log(xid(13), xid(79))
 
     finding = only(hardware.grave_xid_in_kernel_log, seen)
 
@@ -132,10 +136,61 @@ def test_a_grave_xid_is_told_with_its_meaning():
 
 
 def test_only_the_last_three_of_many_xids_are_shown():
-    finding = only(hardware.grave_xid_in_kernel_log, snapshot(events=tuple([xid(48)] * 5)))
+    finding = only(hardware.grave_xid_in_kernel_log, log(*[xid(48)] * 5))
 
     assert len(finding.evidence) == 4
     assert finding.evidence[-1] == "… and 2 earlier"
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (xid(62), "Xid 62 (a micro-controller of the GPU halted) on a GPU, no time"),
+        (xid(92), "Xid 92 (many single-bit ECC errors) on a GPU, no time"),
+        (xid(140), "Xid 140 (ECC error that was not recovered from) on a GPU, no time"),
+        (
+            xid(149, "NETIR_LINK_EVT  Fatal   XC0 i0 Link 08"),
+            "Xid 149 (fatal NVLink error) on a GPU, no time",
+        ),
+        (
+            xid(154, "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)"),
+            "Xid 154 (the driver asks for: Node Reboot Required) on a GPU, no time",
+        ),
+        (
+            KernelEvent(text="nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 23001, Fatal, Link 12"),
+            "SXid 23001 (fatal NVSwitch error) on 0000:c1:00.0, no time",
+        ),
+    ],
+)
+def test_what_a_grave_event_says(event, told):
+    assert only(hardware.grave_xid_in_kernel_log, log(event)).evidence == (told,)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        xid(149, "NETIR_LINK_EVT  Nonfatal XC0 i0 Link 08"),
+        xid(154, "GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)"),
+        KernelEvent(text="nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20009, Non-fatal, Link 28"),
+    ],
+)
+def test_an_event_that_is_not_fatal_is_not_grave(event):
+    assert silent(hardware.grave_xid_in_kernel_log, log(event))
+
+
+def test_an_action_that_the_driver_no_longer_asks_for_was_taken():
+    event = KernelEvent(
+        text="Xid 154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)",
+        xid=154,
+        pci_address="0000:1b:00",
+    )
+
+    def seen(action):
+        one = gpu(pci_address="0000:1b:00.0", recovery_action=action, error_codes=())
+        return snapshot(gpus=[one], events=(event,), system={"container": None})
+
+    assert silent(hardware.grave_xid_in_kernel_log, seen("none"))
+    assert only(hardware.grave_xid_in_kernel_log, seen("gpu_reset"))
 
 
 def test_xids_of_a_program_are_no_hardware_fault():
