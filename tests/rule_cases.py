@@ -350,6 +350,12 @@ DRIVER = {
     "GD130": case(
         {"events": xid(119), "system": NO_CONTAINER}, {"events": xid(79)}, {"gpus": [WELL]}
     ),
+    "GD131": case(
+        {"system": {"wsl": True, "container": "docker"}, "driver": {"device_nodes": ()}},
+        {"driver": {"device_nodes": (node("/dev/dxg"),)}},
+        {"system": {"wsl": False}},
+        {"system": NO_CONTAINER},
+    ),
 }
 
 TORCH = {

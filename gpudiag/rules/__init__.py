@@ -58,6 +58,7 @@ RULES: tuple[Rule, ...] = (
     wsl.no_gpu_in_wsl,
     wsl.windows_library_not_found,
     kernel_module.gsp_does_not_answer,
+    wsl.no_gpu_in_container_of_wsl,
     torch_build.cpu_only_torch,
     torch_build.driver_too_old,
     torch_build.no_kernel_image,

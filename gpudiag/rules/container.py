@@ -14,7 +14,7 @@ TOOLKIT = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/"
 GRANTS = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS", "SLURM_GPUS_ON_NODE")
 
 
-@rule("GD313", Severity.ERROR, TOOLKIT, explains=("GD221", "GD306"))
+@rule("GD313", Severity.ERROR, TOOLKIT, explains=("GD131", "GD221", "GD306"))
 def gpus_withheld_by_variable(snapshot: Snapshot) -> Finding | None:
     """A variable tells the container runtime to give no GPU.
 

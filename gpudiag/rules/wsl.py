@@ -88,3 +88,26 @@ def windows_library_not_found(snapshot: Snapshot) -> Finding | None:
         fix=f"export LD_LIBRARY_PATH={WINDOWS_LIBRARIES} if libcuda.so.1 lies there; or install "
         f"NVIDIA driver {DRIVER_TO_INSTALL} or newer on Windows, then wsl --shutdown",
     )
+
+
+@rule("GD131", Severity.NOTE, DOCUMENTATION)
+def no_gpu_in_container_of_wsl(snapshot: Snapshot) -> Finding | None:
+    """This container in WSL was given no GPU.
+
+    WSL 2 shows the GPU of the Windows machine as /dev/dxg, and a container has it only when it was
+    asked for.
+
+    Ignore it when the container is meant to run on the CPU, or the Windows machine has no NVIDIA
+    GPU.
+    """
+    container = known(snapshot.system.container)
+    if not known(snapshot.system.wsl) or container is None:
+        return None
+    nodes = [node.path for node in known(snapshot.driver.device_nodes)]
+    if "/dev/dxg" in nodes:
+        return None
+    return Finding(
+        evidence=(f"this is a {container} container in WSL", "/dev/dxg is not in it"),
+        cause="no program in this container can reach a GPU",
+        fix="start it with 'docker run --gpus all …' (podman: --device nvidia.com/gpu=all)",
+    )
