@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,14 @@ from evalkit.images.reading import EXTENSIONS, read_bytes
 from evalkit.wording import counted, natural_order, some
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from evalkit.data.source import Source
 
+# Images whose endings torchvision does not know.
+OTHER_IMAGES = frozenset(
+    {".avif", ".dcm", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".npy", ".svg"}
+)
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 
@@ -52,7 +59,8 @@ def class_folders(root: Path) -> Source:
             f"data must have class folders that more than blanks tell apart, got {alike} in "
             f"{root}: rename one"
         )
-    found = [(name, path) for name in classes for path in _images_under(root, name)]
+    passed: Counter[str] = Counter()
+    found = [(name, path) for name in classes for path in _images_under(root, name, passed)]
     if not found:
         raise InputError(
             f"data must have images in its class folders, got {root} with none in "
@@ -74,7 +82,35 @@ def class_folders(root: Path) -> Source:
         labels=labels,
         classes=tuple(classes),
         order_is_a_guess=classes != natural_order(classes),
+        doubts=tuple(_passed_over(passed)),
     )
+
+
+def _passed_over(passed: Counter[str]) -> Iterator[str]:
+    """Say which images are none of the data, because torchvision's list of endings lacks theirs."""
+    if passed:
+        counts = [f"{suffix} ({count:,})" for suffix, count in passed.most_common()]
+        images = counted(passed.total(), "image was", "images were")
+        yield (
+            f"{images} passed over in the class folders, by endings that torchvision does not "
+            f"know: {some(counts)}; convert them, or list them in a manifest"
+        )
+
+
+def refuse_within(out: Path, data: Path) -> None:
+    """Refuse a folder for results that would be a class of the data the next time.
+
+    Raises:
+        InputError: It is one.
+    """
+    place, root = out.resolve(), data.resolve()
+    if root.is_dir() and place.is_relative_to(root):
+        inside = place.relative_to(root).parts
+        if not any(part.startswith(".") for part in inside):
+            raise InputError(
+                f"out must lie outside of the data, got {out} in {data}: its files would be "
+                "samples of a class the next time"
+            )
 
 
 def _refuse_equal_leaves(root: Path, classes: list[str], found: list[tuple[str, str]]) -> None:
@@ -107,17 +143,24 @@ def _refuse_equal_leaves(root: Path, classes: list[str], found: list[tuple[str, 
         )
 
 
-def _images_under(root: Path, name: str) -> list[str]:
-    """Return the images of a class, relative to *root*; texts, for there may be millions."""
+def _images_under(root: Path, name: str, passed: Counter[str]) -> list[str]:
+    """Return the images of a class, relative to *root*; texts, for there may be millions.
+
+    Args:
+        root: The data.
+        name: The class.
+        passed: Counts the images of other kinds.
+    """
     found: list[tuple[str, str]] = []
     for parent, folders, files in os.walk(root / name, followlinks=True):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
         _refuse_loops(parent, folders)
-        found += [
-            (parent, file)
-            for file in files
-            if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
-        ]
+        seen = [file for file in files if not file.startswith(".")]
+        known = [file for file in seen if file.lower().endswith(EXTENSIONS)]
+        found += [(parent, file) for file in known]
+        if len(known) < len(seen):
+            suffixes = (os.path.splitext(file)[1].lower() for file in seen)  # noqa: PTH122
+            passed.update(suffix for suffix in suffixes if suffix in OTHER_IMAGES)
     start = len(str(root / name)) - len(name)
     return [f"{Path(parent[start:]).as_posix()}/{file}" for parent, file in sorted(found)]
 

@@ -14,7 +14,7 @@ from torch import nn
 from evalkit.errors import InputError
 from evalkit.inference.hardware import free_cached_memory, is_out_of_memory
 from evalkit.inference.layout import Layout, takes_channels_last
-from evalkit.inference.outputs import per_sample, scores_of
+from evalkit.inference.outputs import per_sample, refuse_strange_labels, scores_of
 from evalkit.user_code import told
 
 Packed = tuple[torch.Tensor, ...]
@@ -114,6 +114,7 @@ class Forward:
             seen = self._as_seen(inputs)
             output = self._asked(seen)
             scores = scores_of(output, rows=len(seen), classes=self.classes)
+            refuse_strange_labels(labels, outputs=scores.shape[1])
             if scores.untyped_storage().data_ptr() == seen.untyped_storage().data_ptr():
                 scores = scores.clone()  # the memory of what it saw may be used again
             return per_sample(scores[: len(inputs)], labels, with_scores=self.with_scores)

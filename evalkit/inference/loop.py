@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Inputs = tuple[torch.Tensor, torch.Tensor]
 Key = TypeVar("Key")
+PAIR = 2  # inputs and labels
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,7 +97,7 @@ def predict(
     Args:
         model: Moved to *device*; its training mode is put back afterwards.
         batches: Pairs of inputs, shape (B, …), and labels, integers of shape (B,) that count the
-            model's outputs from 0.
+            model's outputs from 0; tensors, or what torch makes one of.
         classes: Names of the outputs; the model must give as many scores.
         device: "auto", "cpu", "cuda", "cuda:1", "mps" or "xpu".
         precision: "fp32", "tf32", "bf16" or "fp16", see `evalkit.inference.hardware.computing`.
@@ -105,8 +107,8 @@ def predict(
         total: Number of samples; with it a terminal sees a progress bar.
 
     Raises:
-        InputError: There are no batches, *classes* are no names, the model fails on the batches, or
-            what it returns are not scores of shape (B, C).
+        InputError: There are no batches, one is no such pair, *classes* are no names, the model
+            fails on the batches, or what it returns are not scores of shape (B, C).
 
     Example:
         >>> model = nn.Linear(4, 3)
@@ -124,7 +126,7 @@ def predict(
 
         flags = run_over(
             model,
-            ((None, *pair) for pair in batches),
+            ((None, *_pair(batch)) for batch in batches),
             deliver,
             classes=classes,
             how=Computation(device=device, precision=precision, channels_last=channels_last),
@@ -133,6 +135,25 @@ def predict(
     if not parts:
         raise InputError("batches must hold at least one sample, got none")
     return _scored(Rows.joined(parts), flags, time.perf_counter() - started)
+
+
+def _pair(batch: Any) -> Inputs:
+    """Return a batch of anybody's as inputs and labels.
+
+    Raises:
+        InputError: It is no pair, or its labels are no positions.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) != PAIR:
+        got = f"a {type(batch).__name__}"
+        got += f" of {len(batch)}" if isinstance(batch, tuple | list | dict) else ""
+        raise InputError(f"batches must be pairs of inputs and labels, got {got}")
+    inputs, labels = (torch.as_tensor(one) for one in batch)
+    if labels.dtype not in WHOLE or labels.shape != inputs.shape[:1]:
+        raise InputError(
+            f"labels must be whole numbers of shape ({len(inputs)},), the positions of the model's "
+            f"outputs, got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    return inputs, labels.long()
 
 
 def run_over(

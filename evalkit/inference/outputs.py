@@ -11,10 +11,13 @@ import numpy.typing as npt
 import torch
 
 from evalkit.errors import InputError
-from evalkit.wording import some
+from evalkit.wording import counted, some
 
 TOP_K = 5
-SCORE_KEYS = ("logits", "scores", "output", "out", "prediction", "predictions")
+SCORE_KEYS = (
+    *("logits", "scores", "output", "out", "prediction", "predictions"),
+    *("probs", "probabilities"),
+)
 # How far the sum of probabilities that a model gives may be from 1, after half precision.
 PROBABILITY_TOLERANCE = 1e-2
 
@@ -28,7 +31,7 @@ def scores_of(output: object, *, rows: int, classes: Sequence[str] | None) -> to
 
     Args:
         output: A tensor; a tuple or list that begins with one; a dict with one under a usual name
-            such as "logits".
+            such as "logits", or an object that has one.
         rows: B, the number of samples in the batch.
         classes: Names of the C outputs, or None to take any number.
 
@@ -44,6 +47,8 @@ def scores_of(output: object, *, rows: int, classes: Sequence[str] | None) -> to
         found = next((found[key] for key in SCORE_KEYS if key in found), None)
     elif isinstance(found, tuple | list) and found:
         found = found[0]
+    elif not isinstance(found, torch.Tensor):
+        found = next((getattr(found, key) for key in SCORE_KEYS if hasattr(found, key)), None)
     if not isinstance(found, torch.Tensor):
         raise InputError(
             "model must return a tensor of scores, a tuple that begins with one, or a dict with "
@@ -54,7 +59,7 @@ def scores_of(output: object, *, rows: int, classes: Sequence[str] | None) -> to
     if scores.ndim != 2 or len(scores) != rows or scores.shape[1] < 2:  # noqa: PLR2004
         raise InputError(
             f"model must return scores of shape ({rows}, number of classes), "
-            f"got {tuple(found.shape)}"
+            f"got {tuple(found.shape)}{_way_out(scores, rows)}"
         )
     if classes is not None and scores.shape[1] != len(classes):
         raise InputError(
@@ -62,6 +67,16 @@ def scores_of(output: object, *, rows: int, classes: Sequence[str] | None) -> to
             f"{scores.shape[1]}: name the classes of all its outputs, in their order, with classes"
         )
     return scores
+
+
+def _way_out(scores: torch.Tensor, rows: int) -> str:
+    """Say how one score for two classes becomes two, or ""."""
+    if tuple(scores.shape) not in {(rows,), (rows, 1)}:
+        return ""
+    return (
+        ": where one output x tells two classes apart, return both scores, "
+        "torch.stack([-x, x], 1) / 2, whose softmax is the sigmoid of x"
+    )
 
 
 def require_names(classes: object) -> None:
@@ -77,6 +92,29 @@ def require_names(classes: object) -> None:
         raise InputError(
             "classes must be a list of names, one for each output of the model, in their order, "
             f"got {classes!r}"
+        )
+
+
+def refuse_strange_labels(labels: torch.Tensor, *, outputs: int) -> None:
+    """Raise unless labels name outputs of the model; on the CPU alone, where that is free.
+
+    Raises:
+        InputError: A label is none of them.
+
+    Example:
+        >>> refuse_strange_labels(torch.tensor([0, 7]), outputs=3)
+        Traceback (most recent call last):
+        evalkit.errors.InputError: labels must be from 0 to 2, one for each of 3 outputs of the
+        model, got 7
+    """
+    if labels.device.type != "cpu" or not len(labels):
+        return
+    smallest, largest = torch.aminmax(labels)
+    if smallest.item() < 0 or largest.item() >= outputs:
+        strange = sorted(set(labels[(labels < 0) | (labels >= outputs)].tolist()))
+        raise InputError(
+            f"labels must be from 0 to {outputs - 1}, one for each of "
+            f"{counted(outputs, 'output')} of the model, got {some(strange)}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
+from evalkit.data.folders import refuse_within
 from evalkit.distributed import ALONE, Processes, processes
 from evalkit.errors import InputError
 from evalkit.evaluation import Evaluation
@@ -175,7 +176,7 @@ def _run(
             "out must be a folder that all processes see, to put their predictions together, got "
             f"none for {us.size} processes"
         )
-    us.agreed(lambda: _refuse_occupied(options) if us.is_first else None)
+    us.agreed(lambda: _refuse_occupied(options, data) if us.is_first else None)
     plan = us.agreed(lambda: make_plan(checkpoint, data, options))
     plan = _tried(plan, options, us)
     scores = len(plan.classes) if plan.computation.scores else 0
@@ -192,9 +193,11 @@ def _run(
         return _result(plan, parts, store, pace, options) if us.is_first else None
 
 
-def _refuse_occupied(options: Options) -> None:
+def _refuse_occupied(options: Options, data: str | Path | Source) -> None:
     """Find out before any work whether results can be written."""
     if options.out is not None:
+        if isinstance(data, str | Path):
+            refuse_within(Path(options.out), Path(data))
         check_folder(options.out, names=(*OF_ANY_EVALUATION, PREDICTIONS))
         if not options.resume:
             refuse_leftovers(options.out)

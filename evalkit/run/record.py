@@ -106,8 +106,8 @@ def _observations(plan: Plan, merged: Merged) -> Iterator[str]:
         yield "the model gives probabilities, not logits: they were taken as they are"
     elif merged.within_one and merged.scored:
         yield (
-            "the model gives scores in [0, 1] that do not sum to 1, as a sigmoid does: they were "
-            "taken for logits, so confidence, NLL, Brier score and ECE mean little"
+            "all scores are in [0, 1] and do not sum to 1: they were taken for logits; if they are "
+            "probabilities, as of a sigmoid, confidence, NLL, Brier score and ECE mean little"
         )
 
 

@@ -12,7 +12,7 @@ import torch
 import gpudiag
 from evalkit.errors import InputError
 from evalkit.user_code import told
-from evalkit.wording import counted, some
+from evalkit.wording import some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -156,29 +156,6 @@ def run_model(model: nn.Module, inputs: torch.Tensor) -> object:
             f"model {type(model).__name__} must accept inputs of shape {tuple(inputs.shape)} in "
             f"training, got {told(error)}{way_out}"
         ) from error
-
-
-def refuse_strange_labels(labels: torch.Tensor, *, outputs: int) -> None:
-    """Raise unless labels name outputs of the model; on the CPU alone, where that is free.
-
-    Raises:
-        InputError: A label is none of them.
-
-    Example:
-        >>> refuse_strange_labels(torch.tensor([0, 7]), outputs=3)
-        Traceback (most recent call last):
-        evalkit.errors.InputError: labels must be from 0 to 2, one for each of 3 outputs of the
-        model, got 7
-    """
-    if labels.device.type != "cpu" or not len(labels):
-        return
-    smallest, largest = torch.aminmax(labels)
-    if smallest.item() < 0 or largest.item() >= outputs:
-        strange = sorted(set(labels[(labels < 0) | (labels >= outputs)].tolist()))
-        raise InputError(
-            f"labels must be from 0 to {outputs - 1}, one for each of "
-            f"{counted(outputs, 'output')} of the model, got {some(strange)}"
-        )
 
 
 def out_of_memory(model: nn.Module, optimizer: Optimizer, samples: int) -> str:

@@ -14,12 +14,11 @@ from evalkit.errors import InputError
 from evalkit.inference.hardware import choose_device
 from evalkit.inference.layout import Layout
 from evalkit.inference.loop import hidden_unless
-from evalkit.inference.outputs import require_names, scores_of
+from evalkit.inference.outputs import refuse_strange_labels, require_names, scores_of
 from evalkit.training.faults import (
     LossWatch,
     memory_explained,
     peak_memory_bytes,
-    refuse_strange_labels,
     run_model,
     start_peak,
     workers_explained,

@@ -12,6 +12,7 @@ import torch
 
 from evalkit import models
 from evalkit.data import Source
+from evalkit.data.folders import refuse_within
 from evalkit.distributed import processes, rank, ranks
 from evalkit.errors import InputError
 from evalkit.inference.hardware import choose_device, environment
@@ -249,6 +250,8 @@ def prepare(
         raise InputError(f"on_unreadable must be fail or skip, got '{on_unreadable}'")
     if workers is not None and workers < 0:
         raise InputError(f"workers must be 0 or more, got {workers}")
+    if isinstance(data, str | Path):
+        refuse_within(out, Path(data))
     checkpoints = Checkpoints(out, keep=keep, every_steps=checkpoint_every)
     with ExitStack() as stack:
         checkpoints.hold()  # until its epochs are over, or something is wrong

@@ -112,6 +112,20 @@ def test_manifest_with_columns_of_its_own(tmp_path):
     assert batch.labels.tolist() == [1, 0]
 
 
+def test_images_whose_ending_torchvision_does_not_know_are_told(tmp_path):
+    write_folders(tmp_path, {"red": 1, "blue": 1})
+    for name in ("a.gif", "b.GIF", "c.avif", "notes.txt", ".hidden.gif"):
+        (tmp_path / "red" / name).write_bytes(b"")
+
+    source = open_data(tmp_path)
+
+    assert len(source) == 2
+    assert source.doubts == (
+        "3 images were passed over in the class folders, by endings that torchvision does not "
+        "know: .gif (2), .avif (1); convert them, or list them in a manifest",
+    )
+
+
 def test_further_columns_are_numbers_only_where_no_value_changes(tmp_path):
     rows = {
         "patient": ["7", "07", "007"],

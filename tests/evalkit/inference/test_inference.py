@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,8 +152,14 @@ def test_outputs_without_scores(output, message):
 
     assert str(error.value) == (
         "model must return a tensor of scores, a tuple that begins with one, or a dict with one of "
-        f"logits, scores, output, out, prediction, predictions, {message}"
+        f"logits, scores, output, out, prediction, predictions, probs, probabilities, {message}"
     )
+
+
+ONE_OUTPUT = (
+    ": where one output x tells two classes apart, return both scores, "
+    "torch.stack([-x, x], 1) / 2, whose softmax is the sigmoid of x"
+)
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 1), (3, 4), (2, 4, 5), (2, 4, 5, 5)])
@@ -162,7 +169,49 @@ def test_scores_of_a_wrong_shape(shape):
 
     assert str(error.value) == (
         f"model must return scores of shape (2, number of classes), got {shape}"
+        + (ONE_OUTPUT if shape in {(2,), (2, 1)} else "")
     )
+
+
+def test_scores_that_an_object_holds():
+    scores = torch.ones(2, 3)
+
+    assert scores_of(SimpleNamespace(loss=None, logits=scores), rows=2, classes=None) is scores
+
+
+def test_the_advice_for_one_output_gives_its_sigmoid():
+    output = torch.tensor([-2.0, 0.0, 3.0])
+
+    torch.testing.assert_close(
+        (torch.stack([-output, output], 1) / 2).softmax(1)[:, 1], output.sigmoid()
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ((torch.ones(2, 3), [0, 1], ["a", "b"]), "batches must be pairs of inputs and labels, got"),
+        ({"x": torch.ones(2, 3)}, "batches must be pairs of inputs and labels, got a dict of 1"),
+        ((torch.ones(2, 3), [0.0, 1.0]), "labels must be whole numbers of shape (2,), the positi"),
+        ((torch.ones(2, 3), [[0], [1]]), "labels must be whole numbers of shape (2,), the positi"),
+        ((torch.ones(2, 3), [0, 3]), "labels must be from 0 to 2, one for each of 3 outputs of th"),
+        ((torch.ones(2, 3), [-1, 0]), "labels must be from 0 to 2, one for each of 3 outputs of t"),
+    ],
+)
+def test_batches_that_are_no_pairs_of_inputs_and_positions(batch, said):
+    with pytest.raises(InputError) as error:
+        predict(nn.Identity(), [batch], device="cpu")
+
+    assert str(error.value).startswith(said)
+
+
+def test_arrays_lists_and_bytes_are_batches_as_well():
+    scores = np.float32([[0, 1, 0], [2, 1, 0]])
+
+    found = predict(nn.Identity(), [(scores, np.uint8([1, 0])), (scores, [1, 0])], device="cpu")
+
+    assert found.predictions.tolist() == [1, 0, 1, 0]
+    assert found.labels.tolist() == [1, 0, 1, 0]
 
 
 def test_head_of_another_size_than_the_classes():

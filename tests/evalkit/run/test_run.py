@@ -221,6 +221,16 @@ def test_odd_images_odd_scores_and_defaults_are_warned_of(tmp_path, data):
     ]
 
 
+def test_results_within_the_data_are_refused(checkpoint, data):
+    assert message_of(checkpoint, data, out=data / "report") == (
+        f"out must lie outside of the data, got {data / 'report'} in {data}: its files would be "
+        "samples of a class the next time"
+    )
+    assert not (data / "report").exists()
+    assert run(checkpoint, data, out=data / ".reports" / "a").summary["samples"] == 24
+    assert run(checkpoint, data, out=data / ".reports" / "b").summary["samples"] == 24
+
+
 def test_the_data_have_a_fingerprint_wherever_they_lie(checkpoint, data, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(data, copy)

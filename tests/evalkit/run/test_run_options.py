@@ -259,7 +259,7 @@ def test_scores_of_a_sigmoid_are_warned_of(tmp_path):
 
     found = warnings_of(tmp_path, table, [0, 1, 2] * 10, LABELS)
 
-    assert [one for one in found if "as a sigmoid does" in one]
+    assert [one for one in found if "as of a sigmoid" in one]
     assert not [one for one in warnings_of(tmp_path, CLEAR, [0, 1, 2] * 10, LABELS) if "sig" in one]
 
 

@@ -246,7 +246,7 @@ def test_a_model_that_does_not_take_the_layout_is_told_what_to_leave_out():
 
     with pytest.raises(
         InputError,
-        match=r"got RuntimeError from Viewing: view size is .*: leave channels_last out$",
+        match=r"^model Viewing must .* got RuntimeError: view size .*: leave channels_last out$",
     ):
         next(records)
 
