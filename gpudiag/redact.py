@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gpudiag.snapshot import GpuProcess, Snapshot
+from gpudiag.snapshot import GpuProcess, Snapshot, Variable
 
 HIDDEN = "redacted"
 # CUDA accepts the first block of a UUID, so a shortened one still names its GPU.
@@ -24,17 +24,27 @@ IPV6 = re.compile(
     rf"(?<![\w:])(?:(?:{GROUP}:){{7}}{GROUP}|{GROUP}(?::{GROUP})*::(?:{GROUP}(?::{GROUP})*)?)(?![\w:])"
 )
 TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_|gh[oprsu]_|github_pat_|glpat-|nvapi-|sk-|xox[abp]-|pypi-|npm_|AKIA|AIza"
-    r"|eyJ)[A-Za-z0-9_.-]{12,}"
-    r"|(?<=//)[^/@\s]+(?=@)"  # the password in https://user:password@host
+    r"(?<![A-Za-z0-9])(?:hf_|gh[oprsu]_|github_pat_|glpat-|nvapi-|sk-|[rs]k_live_|xox[a-z]-|xapp-"
+    r"|pypi-|npm_|AKIA|ASIA|AIza|eyJ)[A-Za-z0-9_.-]{12,}"
+    # the password in https://user:password@host, also one with a slash or @ of its own
+    r"|(?<=://)[^/@:\s]*:[^\s'\"<>]+(?=@)|(?<=//)[^/@\s]+(?=@)"
+    r"|(?<=hooks\.slack\.com/)[^\s'\"<>]+"
 )
 MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 # What stands behind these words: the word stays, what it gives away goes.
+SECRET = r"(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|(?:access|account|private|secret)[_-]key)"
 TELLING = re.compile(
-    r"(?i)(\b(?:serial(?: number)?(?: is)?|(?:access_)?token|secret|passw(?:or)?d|api[_-]?key)"
-    r"[=:\s]\s*)[^\s;,&'\"]*\d[^\s;,&'\"]*"
+    r"(?i)("
+    # prose, where most words behind them give nothing away: "token expected"
+    rf"(?:\bserial(?: number)?(?: is)?|{SECRET})(?![A-Za-z])[=:\s]\s*(?=[^\s;,&'\"]*\d)"
+    rf"|(?<![A-Za-z]){SECRET}['\"]?\s?[=:]\s*['\"]?(?=[^\s;,&'\"])"
+    rf"|(?<!\S)--?[\w-]*{SECRET}\s+(?!-)"
+    r"|[?&](?:sig|[\w-]*signature|[\w-]*credential)="  # signed addresses of Azure, AWS, Google
+    r"|\bauthorization['\"]?\s*[=:]\s*['\"]?(?:[a-z]+\s+)?|\bbearer\s+(?=[\w.~+/-]{8})"
+    r")[^\s;,&'\"]+"
 )
 MAC_IN_NAME = re.compile(r"(?<![A-Za-z0-9])(enx|wlx|wwx)[0-9a-f]{12}(?![A-Za-z0-9])")
+HOST_OF_RANK_0 = "NCCL_COMM_ID"  # host:port, often of another machine
 # Names that thousands of machines share say nothing about a person or a machine; hiding them would
 # hide facts: /dev/nvidia0 from a user "dev", the driver from a host "nvidia".
 SHARED_NAMES = frozenset(
@@ -145,6 +155,8 @@ class _Cleaner:
     def _struct(self, value: Struct) -> Struct:
         if isinstance(value, GpuProcess) and isinstance(value.user, str):
             value = replace(value, user=value.user if value.user in SHARED_NAMES else HIDDEN)
+        if isinstance(value, Variable) and value.name == HOST_OF_RANK_0:
+            value = replace(value, value=re.sub(r".+?(?=:\d+$|$)", HIDDEN, value.value, count=1))
         before = {name: getattr(value, name) for name in value.__struct_fields__}
         after = {name: self.clean(item, name) for name, item in before.items()}
         return type(value)(**after)
