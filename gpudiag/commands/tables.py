@@ -51,15 +51,13 @@ def _table_command(
 
 def _silent(gpus: Sequence[Gpu]) -> Iterator[str]:
     """The GPUs that told nothing, not even a name, with the reason."""
-    from gpudiag.render.as_table import printable
     from gpudiag.snapshot import Missing
 
-    by_reason: dict[str, list[str]] = {}
-    for gpu in gpus:
-        if isinstance(gpu.name, Missing) and isinstance(gpu.memory_total_bytes, Missing):
-            by_reason.setdefault(gpu.name.missing, []).append(str(gpu.index))
-    for reason, indices in by_reason.items():
-        yield f"GPU {', '.join(indices)}: {printable(reason)}"
+    return running.by_reason(
+        (gpu.index, gpu.name)
+        for gpu in gpus
+        if isinstance(gpu.name, Missing) and isinstance(gpu.memory_total_bytes, Missing)
+    )
 
 
 versions = _table_command(

@@ -193,6 +193,27 @@ def test_a_process_without_gpu_memory_is_refused(release, orphan):
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("scenario", "changes", "said"),
+    [
+        ("driver_not_loaded", {}, "who is on a GPU is not known: NVML did not start"),
+        ("healthy_8", {"gpu.5.handle": "crash"}, "GPU 5, 6, 7: NVML was asked and did not answer"),
+    ],
+)
+def test_a_gpu_that_was_not_asked_is_no_proof_that_nothing_is_left(
+    release, orphan, nvml, scenario, changes, said
+):
+    pid = orphan()
+    held = {"gpu.5.process.0": f"{pid} {3 * GIB} compute"} if changes else {}
+
+    done = release("--yes", orphan=pid, scenario=nvml(scenario, changes=changes | held))
+
+    assert done.stdout == "no process of yours is seen on a GPU\n"
+    assert done.stderr.startswith(f"gpudiag: {said}")
+    assert done.returncode == 1
+    assert is_alive(pid)
+
+
 def refusal(seen_holder, host=None):
     seen = Seen(holders={seen_holder.pid: seen_holder}, handles=Handles(nodes={}, unreadable=0))
     chosen = plan(host or Host(), snapshot(gpus=[]), seen, pids=[seen_holder.pid])
