@@ -32,15 +32,15 @@ TOKEN = re.compile(
 )
 MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 # What stands behind these words: the word stays, what it gives away goes.
-NAME_OF_SECRET = (
+TELLING_NAME = (
     r"(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|(?:access|account|private)[_-]key)"
 )
 TELLING = re.compile(
     r"(?i)("
     # prose, where most words behind them give nothing away: "token expected"
-    rf"(?:\bserial(?: number)?(?: is)?|{NAME_OF_SECRET})(?![A-Za-z])[=:\s]\s*(?=[^\s;,&'\"]*\d)"
-    rf"|(?<![A-Za-z]){NAME_OF_SECRET}['\"]?\s?[=:]\s*['\"]?(?=[^\s;,&'\"])"
-    rf"|(?<!\S)--?[\w-]*{NAME_OF_SECRET}\s+(?!-)"
+    rf"(?:\bserial(?: number)?(?: is)?|{TELLING_NAME})(?![A-Za-z])[=:\s]\s*(?=[^\s;,&'\"]*\d)"
+    rf"|(?<![A-Za-z]){TELLING_NAME}['\"]?\s?[=:]\s*['\"]?(?=[^\s;,&'\"])"
+    rf"|(?<!\S)--?[\w-]*{TELLING_NAME}\s+(?!-)"
     r"|[?&](?:sig|[\w-]*signature|[\w-]*credential)="  # signed addresses of Azure, AWS, Google
     r"|\bauthorization['\"]?\s*[=:]\s*['\"]?(?:[a-z]+\s+)?|\bbearer\s+(?=[\w.~+/-]{8})"
     r")[^\s;,&'\"]+"

@@ -64,7 +64,7 @@ def contained_memory_error(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=(events[-1].text, f"{len(events)} such event(s) since boot"),
         cause="the program that used that memory was ended",
-        fix="start the program again; when the GPU is free: sudo nvidia-smi --gpu-reset",
+        fix=f"start the program again; when the GPU is free: {gpu_reset(events)}",
     )
 
 
@@ -181,3 +181,17 @@ def recovery_action_wanted(gpu: Gpu) -> Finding | None:
 
 def _events(snapshot: Snapshot, *xids: int) -> list[KernelEvent]:
     return [event for event in known(snapshot.kernel_log.events) if event.xid in xids]
+
+
+def gpu_reset(events: list[KernelEvent]) -> str:
+    """The command that resets the GPUs of these events, and no others where they name theirs.
+
+    Example:
+        >>> gpu_reset([KernelEvent(text="Xid 94", xid=94, pci_address="0000:1b:00")])
+        'sudo nvidia-smi --gpu-reset -i 0000:1b:00.0'
+    """
+    addresses = dict.fromkeys(event.pci_address for event in events)
+    if None in addresses:
+        return "sudo nvidia-smi --gpu-reset -i <its index>"
+    devices = ",".join(a if "." in a else f"{a}.0" for a in addresses if a)
+    return f"sudo nvidia-smi --gpu-reset -i {devices}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import DRIVER_TO_INSTALL
-from gpudiag.snapshot import Missing, NotObserved, Snapshot, known
+from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
 
 WINDOWS_LIBRARIES = "/usr/lib/wsl/lib"
 DOCUMENTATION = "https://docs.nvidia.com/cuda/wsl-user-guide/"
@@ -34,8 +34,7 @@ def linux_driver_in_wsl(snapshot: Snapshot) -> Finding | None:
             f"driver libraries of Linux packages: {', '.join(versions)}",
         ),
         cause="the Linux library finds no Linux driver in WSL's kernel: CUDA finds no device",
-        fix="sudo apt purge 'nvidia-*' 'libnvidia-*' && sudo apt autoremove, then "
-        "wsl --shutdown in Windows",
+        fix=f"{_purge(snapshot)} (with the packages that need it), then wsl --shutdown in Windows",
     )
 
 
@@ -88,3 +87,10 @@ def windows_library_not_found(snapshot: Snapshot) -> Finding | None:
         fix=f"export LD_LIBRARY_PATH={WINDOWS_LIBRARIES} if libcuda.so.1 lies there; or install "
         f"NVIDIA driver {DRIVER_TO_INSTALL} or newer on Windows, then wsl --shutdown",
     )
+
+
+def _purge(snapshot: Snapshot) -> str:
+    """Removes the package with libcuda.so.1, and leaves the toolkits of CUDA and of containers."""
+    system = known_or(snapshot.system.os_name, "").lower()
+    package = "libcuda1" if "debian" in system else "'libnvidia-compute*'"
+    return f"sudo apt purge {package}"
