@@ -869,6 +869,7 @@ SYSTEM = {
     "GD606": case(
         {"system": {"disks": (Disk(use="home", total_bytes=9 * GIB, free_bytes=GIB - 1),)}},
         {"system": {"disks": (Disk(use="home", total_bytes=9 * GIB, free_bytes=GIB),)}},
+        {"system": {"disks": (Disk(use="home", total_bytes=GIB, free_bytes=GIB // 2),)}},
     ),
     "GD607": case(
         {"system": {"memory_limit_bytes": 4 * GIB - 1, "container": "kubernetes"}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 
 from gpudiag.rules.compatibility import (
     BEFORE_TURING,
@@ -14,7 +15,8 @@ from gpudiag.rules.compatibility import (
     major,
     wheel_for,
 )
-from gpudiag.snapshot import Missing, NotObserved, Package, Snapshot, known, known_or
+from gpudiag.rules.visible import visible_gpus
+from gpudiag.snapshot import Gpu, Missing, NotObserved, Package, Snapshot, known, known_or
 
 NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
@@ -75,8 +77,14 @@ def driver_version(snapshot: Snapshot) -> str:
 
 
 def capabilities(snapshot: Snapshot) -> list[Capability]:
-    """The compute capabilities of the GPUs that tell theirs."""
-    gpus = known_or(snapshot.nvml.gpus, ())
+    """The compute capabilities of the GPUs that this process may use, where they tell theirs."""
+    try:
+        return _told(visible_gpus(snapshot))
+    except NotObserved:
+        return _told(known_or(snapshot.nvml.gpus, ()))
+
+
+def _told(gpus: Iterable[Gpu]) -> list[Capability]:
     return [g.compute_capability for g in gpus if not isinstance(g.compute_capability, Missing)]
 
 
@@ -233,7 +241,8 @@ def _driver_to_install(snapshot: Snapshot) -> str:
 def _before_turing(snapshot: Snapshot) -> bool:
     """Whether a GPU is of the generations that newer driver branches have left behind."""
     lowest, highest = BEFORE_TURING
-    return any(lowest <= capability <= highest for capability in capabilities(snapshot)) or any(
+    of_gpus = _told(known_or(snapshot.nvml.gpus, ()))
+    return any(lowest <= capability <= highest for capability in of_gpus) or any(
         FIRST_MAXWELL_DEVICE_ID <= number < FIRST_TURING_DEVICE_ID for number in _ids(snapshot)
     )
 

@@ -1,11 +1,11 @@
 """Cures on machines where the usual one does harm, or nothing."""
 
 import pytest
-from builders import only, snapshot
+from builders import only, silent, snapshot
 from rule_cases import xid
 
-from gpudiag.rules import ecc, kernel_module, nvlink, wsl
-from gpudiag.snapshot import KernelEvent
+from gpudiag.rules import ecc, kernel_module, nvlink, visibility, wsl
+from gpudiag.snapshot import DeviceNode, KernelEvent
 
 
 def fix(rule, **facts):
@@ -53,3 +53,30 @@ def test_the_open_kernel_modules_are_not_told_to_go_without_firmware(kind, versi
     driver = {"module_kind": kind, "module_version": version}
 
     assert fix(kernel_module.gsp_does_not_answer, events=xid(119), driver=driver) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "expected"),
+    [
+        ("crw-rw----", "video", "sudo usermod -aG video $USER and log in again"),
+        ("crw-------", "root", "sudo chmod 0666 /dev/nvidia0, and for the time after the next"),
+        ("crw-rw----", "root", "sudo chmod 0666 /dev/nvidia0, and for the time after the next"),
+    ],
+)
+def test_a_group_that_may_open_no_gpu_is_not_to_be_joined(mode, group, expected):
+    nodes = (DeviceNode(path="/dev/nvidia0", usable=False, mode=mode, group=group),)
+
+    cure = fix(visibility.device_files_not_accessible, driver={"device_nodes": nodes})
+
+    assert cure.startswith(expected)
+
+
+def test_a_device_file_that_cuda_does_not_open_may_be_closed():
+    closed = tuple(
+        DeviceNode(path=path, usable=False) for path in ("/dev/nvidia-modeset", "/dev/nvidia1")
+    )
+    rule = visibility.device_files_not_accessible
+
+    assert silent(rule, snapshot(driver={"device_nodes": closed[:1]}))
+    assert silent(rule, snapshot(driver={"device_nodes": closed, "cuda_init_code": 0}))
+    assert only(rule, snapshot(driver={"device_nodes": closed, "cuda_init_code": 100}))

@@ -139,6 +139,21 @@ def test_shortened_uuids_still_join_findings_and_variables():
     assert seen.environment.get("CUDA_VISIBLE_DEVICES") == seen.nvml.gpus[0].uuid == "GPU-6018366c"
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (UUID, "GPU-6018366c"),
+        (UUID[:17], "GPU-6018366c"),
+        (f"{UUID[:-1]}b", "GPU-6018366c-redacted"),
+        (f"{UUID[:13]}f658,GPU-6018366c", "GPU-6018366c-redacted,GPU-6018366c"),
+    ],
+)
+def test_a_uuid_that_is_wrong_at_its_end_is_still_that_of_no_gpu(value, expected):
+    seen = redact(snapshot(gpus=[gpu(0, uuid=UUID)], env={"CUDA_VISIBLE_DEVICES": value}))
+
+    assert seen.environment.get("CUDA_VISIBLE_DEVICES") == expected
+
+
 def test_versions_that_look_like_addresses_are_kept():
     package = Package(name="nvidia-cudnn-cu12", version="9.1.0.70", folder="/home/ada/lib")
 
