@@ -932,8 +932,8 @@ SYSTEM = {
     ),
     "GD618": environment(
         "PYTORCH_CUDA_ALLOC_CONF",
+        "max_split_size_mb:19",
         "max_split_size_mb:20",
-        "max_split_size_mb:21",
         "expandable_segments:True,roundup_power2_divisions:[256:1,512:2,>:4]",
         None,
     ),

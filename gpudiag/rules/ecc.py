@@ -57,6 +57,9 @@ def contained_memory_error(snapshot: Snapshot) -> Finding | None:
     """A memory error ended a program, and the GPU contained it.
 
     Xid 94: an error that ECC could not correct hit the memory of one program. Others went on.
+
+    Cure: start the program again; when the GPU is free: sudo nvidia-smi --gpu-reset -i with the PCI
+    address that the report names.
     """
     events = _events(snapshot, CONTAINED)
     if not events:

@@ -251,6 +251,10 @@ def gsp_does_not_answer(snapshot: Snapshot) -> Finding | None:
 
     From Turing on, the driver gives much of its work to a processor on the GPU, the GSP. Xid 119
     and 120 in the kernel log mean that it timed out or failed.
+
+    Cure: sudo reboot, and update the driver; or where the kernel modules are the proprietary ones,
+    which work without the GSP, put 'options nvidia NVreg_EnableGpuFirmware=0' into
+    /etc/modprobe.d/nvidia.conf and reboot.
     """
     events = [event for event in known(snapshot.kernel_log.events) if event.xid in {119, 120}]
     if not events:

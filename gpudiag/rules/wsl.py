@@ -22,6 +22,9 @@ def linux_driver_in_wsl(snapshot: Snapshot) -> Finding | None:
 
     In WSL the Windows driver brings libcuda along, in /usr/lib/wsl/lib. A second one, from a Linux
     package, stands in the system's folders and is loaded in its place.
+
+    Cure: sudo apt purge 'libnvidia-compute*' (libcuda1 on Debian; with the packages that need it),
+    then wsl --shutdown in Windows.
     """
     if not known(snapshot.system.wsl):
         return None
