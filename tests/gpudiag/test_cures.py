@@ -1,10 +1,10 @@
 """Cures on machines where the usual one does harm, or nothing."""
 
 import pytest
-from builders import only, silent, snapshot
-from rule_cases import xid
+from builders import gpu, only, silent, snapshot
+from rule_cases import package, xid
 
-from gpudiag.rules import ecc, kernel_module, nvlink, visibility, wsl
+from gpudiag.rules import ecc, import_error, kernel_module, machine, nvlink, visibility, wsl
 from gpudiag.snapshot import DeviceNode, KernelEvent
 
 
@@ -80,3 +80,108 @@ def test_a_device_file_that_cuda_does_not_open_may_be_closed():
     assert silent(rule, snapshot(driver={"device_nodes": closed[:1]}))
     assert silent(rule, snapshot(driver={"device_nodes": closed, "cuda_init_code": 0}))
     assert only(rule, snapshot(driver={"device_nodes": closed, "cuda_init_code": 100}))
+
+
+@pytest.mark.parametrize(
+    ("system", "install", "rebuild"),
+    [
+        ("Ubuntu 24.04.1 LTS", "sudo apt install python3-dev", "sudo update-initramfs -u"),
+        ("Oracle Linux Server 9.4", "sudo dnf install python3-devel", "sudo dracut --force"),
+        ("Amazon Linux 2023", "sudo dnf install python3-devel", "sudo dracut --force"),
+        (
+            "SUSE Linux Enterprise Server 15",
+            "install with the package manager of this system python3-dev (",
+            "sudo dracut --force",
+        ),
+        (
+            "Arch Linux",
+            "install with the package manager of this system python3-dev (",
+            "rebuild the initramfs (",
+        ),
+    ],
+)
+def test_a_system_without_apt_is_not_told_to_use_it(system, install, rebuild):
+    seen = snapshot(system={"os_name": system})
+
+    command = machine.install_package(seen, apt="python3-dev", dnf="python3-devel")
+    assert command.startswith(install)
+    assert machine.rebuild_initramfs(seen).startswith(rebuild)
+
+
+def test_a_pascal_gets_the_driver_of_debian_itself():
+    """Which is older than 580, and the newest of NVIDIA's repository leaves it out."""
+    seen = snapshot(
+        gpus=[gpu(compute_capability=(6, 1))], system={"os_name": "Debian GNU/Linux 12"}
+    )
+
+    assert machine.install_driver(seen).startswith("sudo apt install nvidia-driver firmware-misc")
+
+
+def torch_cure(driver="580.82.07", capability=(9, 0), gpus=1, packages=None, **system):
+    return machine.install_torch(
+        snapshot(
+            gpus=[gpu(index, compute_capability=capability) for index in range(gpus)],
+            nvml={"driver_version": driver},
+            system={"architecture": "x86_64", "container": None} | system,
+            packages=packages or {},
+            torch={"python": "/usr/bin/python3"},
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "driver", "expected"),
+    [
+        ("x86_64", "470.256.02", "/whl/cu118"),
+        ("aarch64", "470.256.02", "no published torch wheel fits driver 470 and these GPUs"),
+        ("ppc64le", "580.82.07", "no torch wheel for ppc64le is published"),
+    ],
+)
+def test_a_wheel_is_one_that_is_published_for_the_processor(architecture, driver, expected):
+    assert expected in torch_cure(driver, architecture=architecture)
+
+
+@pytest.mark.parametrize(
+    ("python", "expected"), [("3.13.1", "/whl/cu118"), ("3.14.0", "no published torch wheel fits")]
+)
+def test_a_wheel_is_one_that_is_published_for_this_python(python, expected):
+    assert expected in torch_cure("470.256.02", python_version=python)
+
+
+def test_gpus_of_one_kind_need_no_environments_of_their_own():
+    assert torch_cure(capability=(3, 7), gpus=8).endswith("build torch for them")
+
+
+@pytest.mark.parametrize(
+    ("kind", "container", "expected"),
+    [
+        ("system", None, "/usr/bin/python3 -m venv ~/venv && ~/venv/bin/python -m pip install"),
+        ("system", "docker", "/usr/bin/python3 -m pip install"),
+        ("venv", None, "/usr/bin/python3 -m pip install"),
+    ],
+)
+def test_the_python_of_the_system_is_left_alone(kind, container, expected):
+    cure = torch_cure(container=container, packages={"environment_kind": kind})
+
+    assert cure.startswith(f"{expected} --force-reinstall torch torchvision")
+
+
+@pytest.mark.parametrize(
+    ("installer", "expected"),
+    [
+        ("pip", "python -m pip install --force-reinstall torch torchvision --no-cache-dir"),
+        (
+            "conda",
+            "conda clean --all && conda install -c conda-forge --force-reinstall pytorch "
+            "torchvision",
+        ),
+    ],
+)
+def test_a_library_that_is_cut_short_is_fetched_again_by_what_fetched_it(installer, expected):
+    cure = fix(
+        import_error.torch_does_not_import,
+        torch={"import_error": "libtorch_cuda.so: file too short", "python": "python"},
+        packages={"installed": (package("torch", "2.9.0", installer=installer),)},
+    )
+
+    assert cure == f"make room (df -h), then {expected}"
