@@ -44,7 +44,7 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     plan = releasing.plan(host, seen, running.look(seen), pids=pids)
     untold = list(_untold(seen.nvml))
     empty = f"no process of yours is {'seen' if untold else 'left behind'} on a GPU"
-    click.echo(as_table.as_text(plan.rows(), empty=empty))
+    click.echo(as_table.as_text(plan.rows(), empty=empty, width=running.terminal_width()))
     for line in untold:
         click.echo(f"gpudiag: {line}", err=True)
     for pid, reason in plan.refused.items():

@@ -115,8 +115,9 @@ def wants_colour() -> bool:
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that standard output is (COLUMNS wins), None where it is none."""
-    if sys.stdout is None or not sys.stdout.isatty():
+    """What COLUMNS says, else the columns of the terminal that standard output is, if it is one."""
+    in_terminal = sys.stdout is not None and sys.stdout.isatty()
+    if not in_terminal and not os.environ.get("COLUMNS", "").isdecimal():
         return None
     from shutil import get_terminal_size
 

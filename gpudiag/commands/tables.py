@@ -33,7 +33,9 @@ def _table_command(
         gpus = seen.nvml.gpus
         reason = f"{empty}: {gpus.missing}" if isinstance(gpus, Missing) else empty
         write: dict[str, Callable[[], str]] = {
-            "text": lambda: as_table.as_text(in_a_terminal(name, rows), empty=reason),
+            "text": lambda: as_table.as_text(
+                in_a_terminal(name, rows), empty=reason, width=running.terminal_width()
+            ),
             "csv": lambda: as_table.as_csv(rows, columns=columns(name)),
             "json": lambda: as_table.as_json(rows),
         }
