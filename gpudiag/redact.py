@@ -28,7 +28,7 @@ TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_|gh[oprsu]_|github_pat_|glpat-|nvapi-|sk-|[rs]k_live_|xox[a-z]-|xapp-"
     r"|pypi-|npm_|AKIA|ASIA|AIza|eyJ)[A-Za-z0-9_.-]{12,}"
     # the password in https://user:password@host, also one with a slash or @ of its own
-    r"|(?<=://)[^/@:\s]*:[^\s'\"<>]+(?=@)|(?<=//)[^/@\s]+(?=@)"
+    r"|(?<=://)[^/@:\s]{0,64}:[^\s'\"<>]{1,256}(?=@)|(?<=//)[^/@\s]+(?=@)"
     r"|(?<=hooks\.slack\.com/)[^\s'\"<>]+"
 )
 MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
