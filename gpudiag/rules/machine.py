@@ -26,7 +26,7 @@ DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch whee
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
 FIRST_TURING_DEVICE_ID = 0x1E00  # 0x1db6 is a V100, 0x1e04 an RTX 2080 Ti
 FIRST_MAXWELL_DEVICE_ID = 0x1340  # 0x12ba is a Kepler, 0x1380 a GTX 750 Ti
-RED_HATS = (*("red hat", "rocky", "alma", "centos", "fedora", "oracle linux", "amazon linux 2023"),)
+RED_HATS = ("red hat", "rocky", "alma", "centos", "fedora", "oracle linux", "amazon linux 2023")
 # docs.nvidia.com/datacenter/tesla/driver-installation-guide: no streams to choose a branch by.
 WITHOUT_MODULES = re.compile(r"fedora|(?:linux|server|stream) 1\d\b")
 NVIDIA_REPOSITORY = "add NVIDIA's repository (developer.nvidia.com/cuda-downloads), then"
