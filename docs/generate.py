@@ -20,8 +20,8 @@ INTRODUCTION = """\
 Every command with its arguments and options, made from the commands themselves by `make docs`.
 The exit codes: 0 done (nothing at or above `--fail-on`), 1 findings, 2 usage error or unreadable
 input, 3 the program itself failed, 130 interrupted. Both programs take `--version`, every command
-`-h` and `--help`. An error is one line; where your own code failed (a model, a Dataset) it names the
-file and line, and `EVALKIT_DEBUG=1` or `GPUDIAG_DEBUG=1` prints the whole traceback before it.
+`-h` and `--help`. An error is one line; where your own code failed (a model, a Dataset) it names
+the file and line, and `EVALKIT_DEBUG=1` or `GPUDIAG_DEBUG=1` prints the whole traceback before it.
 
 The shell completes commands and options after
 

@@ -10,11 +10,12 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gpudiag.snapshot import GpuProcess, Snapshot
+from gpudiag.snapshot import GpuProcess, Snapshot, Variable, known_or
 
 HIDDEN = "redacted"
 # CUDA accepts the first block of a UUID, so a shortened one still names its GPU.
 UUID = re.compile(r"\b((?:GPU|MIG)-[0-9a-fA-F]{8})-[0-9a-fA-F]{4}-[0-9a-fA-F-]{22}\b")
+LONG_UUID = re.compile(r"(?<![\w-])((?:GPU|MIG)-[0-9a-fA-F]{8})-[0-9a-fA-F-]*")
 HOME = re.compile(r"(?<![\w.-])(?:(?:/home|/Users)/[^/\s:'\"]+|/root(?=[/\s:'\"]|$))")
 HOME_ELSEWHERE = re.compile(r"(/home/|/Users/)[^/\s:'\"]+")  # /mnt/home/ada
 MAC = re.compile(r"(?<![A-Za-z0-9])[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}(?![A-Za-z0-9:])")
@@ -24,17 +25,30 @@ IPV6 = re.compile(
     rf"(?<![\w:])(?:(?:{GROUP}:){{7}}{GROUP}|{GROUP}(?::{GROUP})*::(?:{GROUP}(?::{GROUP})*)?)(?![\w:])"
 )
 TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_|gh[oprsu]_|github_pat_|glpat-|nvapi-|sk-|xox[abp]-|pypi-|npm_|AKIA|AIza"
-    r"|eyJ)[A-Za-z0-9_.-]{12,}"
-    r"|(?<=//)[^/@\s]+(?=@)"  # the password in https://user:password@host
+    r"(?<![A-Za-z0-9])(?:hf_|gh[oprsu]_|github_pat_|glpat-|nvapi-|sk-|[rs]k_live_|xox[a-z]-|xapp-"
+    r"|pypi-|npm_|AKIA|ASIA|AIza|eyJ)[A-Za-z0-9_.-]{12,}"
+    # the password in https://user:password@host, also one with a slash or @ of its own
+    r"|(?<=://)[^/@:\s]{0,64}:[^\s'\"<>]{1,256}(?=@)|(?<=//)[^/@\s]+(?=@)"
+    r"|(?<=hooks\.slack\.com/)[^\s'\"<>]+"
 )
 MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 # What stands behind these words: the word stays, what it gives away goes.
+TELLING_NAME = (
+    r"(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|(?:access|account|private)[_-]key)"
+)
 TELLING = re.compile(
-    r"(?i)(\b(?:serial(?: number)?(?: is)?|(?:access_)?token|secret|passw(?:or)?d|api[_-]?key)"
-    r"[=:\s]\s*)[^\s;,&'\"]*\d[^\s;,&'\"]*"
+    r"(?i)("
+    # prose, where most words behind them give nothing away: "token expected"
+    rf"(?:\bserial(?: number)?(?: is)?|{TELLING_NAME})(?![A-Za-z])[=:\s]\s*(?=[^\s;,&'\"]*\d)"
+    rf"|(?<![A-Za-z]){TELLING_NAME}['\"]?\s?[=:]\s*['\"]?(?=[^\s;,&'\"])"
+    rf"|(?<!\S)--?[\w-]*{TELLING_NAME}\s+(?!-)"
+    r"|[?&](?:sig|[\w-]*signature|[\w-]*credential)="  # signed addresses of Azure, AWS, Google
+    r"|\bauthorization['\"]?\s*[=:]\s*['\"]?(?:[a-z]+\s+)?|\bbearer\s+(?=[\w.~+/-]{8})"
+    r")[^\s;,&'\"]+"
 )
 MAC_IN_NAME = re.compile(r"(?<![A-Za-z0-9])(enx|wlx|wwx)[0-9a-f]{12}(?![A-Za-z0-9])")
+CHOSEN_GPUS = "CUDA_VISIBLE_DEVICES"
+HOST_OF_RANK_0 = "NCCL_COMM_ID"  # host:port, often of another machine
 # Names that thousands of machines share say nothing about a person or a machine; hiding them would
 # hide facts: /dev/nvidia0 from a user "dev", the driver from a host "nvidia".
 SHARED_NAMES = frozenset(
@@ -103,7 +117,8 @@ def redact(snapshot: Snapshot, identity: Identity | None = None) -> Snapshot:
         >>> redact(Snapshot(environment=Environment(variables=(seen,)))).environment.variables
         (Variable(name='LD_LIBRARY_PATH', value='~/lib'),)
     """
-    cleaned: Snapshot = _Cleaner(_names(identity or Identity())).clean(snapshot, "")
+    cleaner = _Cleaner(_names(identity or Identity()), uuids=_uuids(snapshot))
+    cleaned: Snapshot = cleaner.clean(snapshot, "")
     return cleaned
 
 
@@ -123,11 +138,22 @@ def _names(identity: Identity) -> list[tuple[re.Pattern[str], str]]:
     return patterns
 
 
+def _uuids(snapshot: Snapshot) -> tuple[str, ...]:
+    gpus = known_or(snapshot.nvml.gpus, ())
+    return tuple(
+        uuid
+        for gpu in gpus
+        for uuid in (gpu.uuid, *known_or(gpu.mig_uuids, ()))
+        if isinstance(uuid, str)
+    )
+
+
 class _Cleaner:
     """Goes through a snapshot; a text that comes again, as most do, is not searched again."""
 
-    def __init__(self, names: list[tuple[re.Pattern[str], str]]) -> None:
+    def __init__(self, names: list[tuple[re.Pattern[str], str]], *, uuids: tuple[str, ...]) -> None:
         self._names = names
+        self._uuids = uuids
         self._seen: dict[str, str] = {}
 
     def clean(self, value: Any, field: str) -> Any:
@@ -145,9 +171,19 @@ class _Cleaner:
     def _struct(self, value: Struct) -> Struct:
         if isinstance(value, GpuProcess) and isinstance(value.user, str):
             value = replace(value, user=value.user if value.user in SHARED_NAMES else HIDDEN)
+        if isinstance(value, Variable) and value.name == CHOSEN_GPUS:
+            value = replace(value, value=LONG_UUID.sub(self._short_uuid, value.value))
+        if isinstance(value, Variable) and value.name == HOST_OF_RANK_0:
+            value = replace(value, value=re.sub(r".+?(?=:\d+$|$)", HIDDEN, value.value, count=1))
         before = {name: getattr(value, name) for name in value.__struct_fields__}
         after = {name: self.clean(item, name) for name, item in before.items()}
         return type(value)(**after)
+
+    def _short_uuid(self, found: re.Match[str]) -> str:
+        """The first block of a GPU's UUID; where the rest fits no GPU, that is still to be seen."""
+        if not self._uuids or any(uuid.startswith(found[0]) for uuid in self._uuids):
+            return found[1]
+        return f"{found[1]}-{HIDDEN}"
 
     def _text(self, text: str) -> str:
         if text not in self._seen:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpudiag.errors import InputError
 from gpudiag.host import Host
-from gpudiag.visible_devices import VisibleDevices, parse_visible_devices
+from gpudiag.visible_devices import VisibleDevices, named_again, parse_visible_devices
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 LARGEST_INDEX = 2**31 - 1  # CUDA reads an int; what is larger becomes another number
@@ -25,9 +25,9 @@ def select(value: str | int | Sequence[str | int], *, host: Host | None = None) 
     cleaned = ",".join(entry.strip() for entry in text.split(","))
     count = gpu_count(host or Host())
     visible = parse_visible_devices(cleaned, device_count=count)
-    if visible.repeated:
+    if repeated := visible.repeated or named_again(visible):
         raise InputError(
-            f"expected every GPU once, got {value!r} with {visible.repeated!r} twice: "
+            f"expected every GPU once, got {value!r} with {repeated!r} twice: "
             "CUDA would hide all of them"
         )
     if wrong := visible.malformed or next(_no_device(visible), None):

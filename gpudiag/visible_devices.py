@@ -58,6 +58,18 @@ def parse_visible_devices(value: str, *, device_count: int | None = None) -> Vis
     return VisibleDevices(kept=tuple(kept), malformed=malformed)
 
 
+def named_again(visible: VisibleDevices) -> str | None:
+    """An entry that another one, a shorter part of the same UUID, names already.
+
+    Example:
+        >>> named_again(parse_visible_devices("GPU-6018366c,GPU-6018366c-14b6"))
+        'GPU-6018366c-14b6'
+    """
+    names = [entry for entry in visible.kept if isinstance(entry, str)]
+    pairs = ((name, part) for name in names for part in names if part != name)
+    return next((name for name, part in pairs if name.startswith(part)), None)
+
+
 def _uuids(value: str) -> VisibleDevices:
     prefix = value[:4]
     kept: list[str] = []

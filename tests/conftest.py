@@ -1,3 +1,4 @@
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -6,6 +7,8 @@ import pytest
 from nvml_simulator import simulator
 
 collect_ignore = ["fake_gpus.py"]  # a program: it changes torch as a whole
+
+os.environ.pop("COLUMNS", None)  # reports would be as wide as somebody's terminal
 
 # A shell that runs this in the background lets it, and all programs that it starts, ignore Ctrl-C,
 # and nohup the end of the terminal; what has a handler here is as usual in the programs.

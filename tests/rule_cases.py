@@ -914,6 +914,7 @@ SYSTEM = {
     "GD606": case(
         {"system": {"disks": (Disk(use="home", total_bytes=9 * GIB, free_bytes=GIB - 1),)}},
         {"system": {"disks": (Disk(use="home", total_bytes=9 * GIB, free_bytes=GIB),)}},
+        {"system": {"disks": (Disk(use="home", total_bytes=GIB, free_bytes=GIB // 2),)}},
     ),
     "GD607": case(
         {"system": {"memory_limit_bytes": 4 * GIB - 1, "container": "kubernetes"}},
@@ -987,8 +988,8 @@ SYSTEM = {
     ),
     "GD618": environment(
         "PYTORCH_CUDA_ALLOC_CONF",
+        "max_split_size_mb:19",
         "max_split_size_mb:20",
-        "max_split_size_mb:21",
         "expandable_segments:True,roundup_power2_divisions:[256:1,512:2,>:4]",
         None,
     ),

@@ -34,13 +34,10 @@ def record(*, command: tuple[str, ...], output: Path | None, interval_s: float) 
     \b
     Example:  gpudiag record -- python train.py --epochs 3
     """
-    import datetime as dt
-
     from gpudiag.record import record_command
     from gpudiag.render.as_table import printable
 
-    folder = output or Path(f"gpudiag-record-{dt.datetime.now():%Y%m%d-%H%M%S}")  # noqa: DTZ005 - local
-    code, recording = record_command(command, folder, interval_s=interval_s)
+    code, recording, folder = record_command(command, output, interval_s=interval_s)
     click.echo(recording.verdict, err=True)
     try:
         recording.save(folder, title=printable(" ".join(command)))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from gpudiag.commands import options, running
 from gpudiag.errors import InputError
+
+if TYPE_CHECKING:
+    from gpudiag.snapshot import Nvml
 
 
 @click.command()
@@ -21,7 +26,7 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     a process of another user, itself, or what started it.
 
     Exit codes: 0 nothing is left; 1 a process is left (also with --dry-run, or if the answer is
-    no) or was refused; 2 nobody was there to answer.
+    no) or was refused, or a GPU did not tell who uses it; 2 nobody was there to answer.
 
     \b
     Example:  gpudiag release --dry-run
@@ -37,10 +42,14 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     host = Host()
     seen = running.snapshot(None, torch=False, timeout_s=options.TIMEOUT_S, redacted=False)
     plan = releasing.plan(host, seen, running.look(seen), pids=pids)
-    click.echo(as_table.as_text(plan.rows(), empty="no process of yours is left behind on a GPU"))
+    untold = list(_untold(seen.nvml))
+    empty = f"no process of yours is {'seen' if untold else 'left behind'} on a GPU"
+    click.echo(as_table.as_text(plan.rows(), empty=empty, width=running.terminal_width()))
+    for line in untold:
+        click.echo(f"gpudiag: {line}", err=True)
     for pid, reason in plan.refused.items():
         click.echo(f"not {pid}: {reason}")
-    left = dict(plan.refused) if pids else {}
+    left = plan.refused if pids else untold
     if not plan.victims:
         return running.EXIT_FINDINGS if left else 0
     if dry_run or not _agreed("Send SIGTERM to them?", yes=yes, so_far="nothing was done"):
@@ -61,6 +70,19 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     for line in releasing.came_back(seen.nvml, nvml(host, options.TIMEOUT_S), gpus=touched):
         click.echo(line)
     return running.EXIT_FINDINGS if left or stubborn else 0
+
+
+def _untold(nvml: Nvml) -> Iterator[str]:
+    """Where somebody may be left behind without being seen, and why."""
+    from gpudiag.render.as_table import printable
+    from gpudiag.snapshot import Missing
+
+    if isinstance(nvml.gpus, Missing):
+        yield f"who is on a GPU is not known: {printable(nvml.gpus.missing)}"
+        return
+    yield from running.by_reason(
+        (gpu.index, gpu.processes) for gpu in nvml.gpus if isinstance(gpu.processes, Missing)
+    )
 
 
 def _agreed(question: str, *, yes: bool, so_far: str) -> bool:

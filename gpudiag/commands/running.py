@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gpudiag.config import Config
     from gpudiag.finding import Rule, Severity
     from gpudiag.probes.holders import Seen
-    from gpudiag.snapshot import Snapshot
+    from gpudiag.snapshot import Missing, Snapshot
 
 EXIT_FINDINGS = 1
 SECOND_TRY_S = 1.0  # at least, where the process that was to take the snapshot has used up the time
@@ -68,6 +69,17 @@ def look(seen: Snapshot) -> Seen:
     return look_now(Host(), named_pids(seen))
 
 
+def by_reason(untold: Iterable[tuple[int, Missing]]) -> Iterator[str]:
+    """A line per reason with the GPUs, by index, that did not tell something for it."""
+    from gpudiag.render.as_table import printable
+
+    indices: dict[str, list[str]] = {}
+    for index, fact in untold:
+        indices.setdefault(fact.missing, []).append(str(index))
+    for reason, of_gpus in indices.items():
+        yield f"GPU {', '.join(of_gpus)}: {printable(reason)}"
+
+
 def chosen_rules(
     select: tuple[str, ...], ignore: tuple[str, ...], config: Config, *, measured: bool = False
 ) -> tuple[Rule, ...]:
@@ -103,8 +115,9 @@ def wants_colour() -> bool:
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that standard output is (COLUMNS wins), None where it is none."""
-    if sys.stdout is None or not sys.stdout.isatty():
+    """What COLUMNS says, else the columns of the terminal that standard output is, if it is one."""
+    in_terminal = sys.stdout is not None and sys.stdout.isatty()
+    if not in_terminal and not os.environ.get("COLUMNS", "").isdecimal():
         return None
     from shutil import get_terminal_size
 

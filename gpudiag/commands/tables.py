@@ -33,7 +33,9 @@ def _table_command(
         gpus = seen.nvml.gpus
         reason = f"{empty}: {gpus.missing}" if isinstance(gpus, Missing) else empty
         write: dict[str, Callable[[], str]] = {
-            "text": lambda: as_table.as_text(in_a_terminal(name, rows), empty=reason),
+            "text": lambda: as_table.as_text(
+                in_a_terminal(name, rows), empty=reason, width=running.terminal_width()
+            ),
             "csv": lambda: as_table.as_csv(rows, columns=columns(name)),
             "json": lambda: as_table.as_json(rows),
         }
@@ -51,15 +53,13 @@ def _table_command(
 
 def _silent(gpus: Sequence[Gpu]) -> Iterator[str]:
     """The GPUs that told nothing, not even a name, with the reason."""
-    from gpudiag.render.as_table import printable
     from gpudiag.snapshot import Missing
 
-    by_reason: dict[str, list[str]] = {}
-    for gpu in gpus:
-        if isinstance(gpu.name, Missing) and isinstance(gpu.memory_total_bytes, Missing):
-            by_reason.setdefault(gpu.name.missing, []).append(str(gpu.index))
-    for reason, indices in by_reason.items():
-        yield f"GPU {', '.join(indices)}: {printable(reason)}"
+    return running.by_reason(
+        (gpu.index, gpu.name)
+        for gpu in gpus
+        if isinstance(gpu.name, Missing) and isinstance(gpu.memory_total_bytes, Missing)
+    )
 
 
 versions = _table_command(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from functools import cache
+from os.path import commonprefix
 
 from gpudiag.host import Host
 from gpudiag.snapshot import Environment, Misspelling, Variable
@@ -95,32 +94,9 @@ KNOWN = (
     "LD_LIBRARY_PATH",
     "OMP_NUM_THREADS",
 )
-# Real names that are near one of the above and mean something else.
-NOT_MISSPELT = (
-    "CUDA_PATH",
-    "CUDA_ROOT",
-    "CUDA_CACHE_DISABLE",
-    "CUDA_CACHE_MAXSIZE",
-    "CUDA_VERSION",
-    "NVIDIA_REQUIRE_CUDA",
-    "NVIDIA_PRODUCT_NAME",
-    "LD_RUN_PATH",
-    "LIBRARY_PATH",
-    "NCCL_VERSION",
-    "NCCL_SHM_DISABLE",
-    "NCCL_NVLS_ENABLE",
-    "NCCL_DEBUG_FILE",
-    "NCCL_DEBUG_SUBSYS",
-    "NCCL_IB_HCA",
-    "NCCL_HOME",
-    "MKL_NUM_THREADS",
-    "OMP_THREAD_LIMIT",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "ZE_VISIBLE_DEVICES",
-)
-SIMILARITY = 0.86  # CUDA_VIDIBLE_DEVICES scores 0.95, CUDA_VISIBLE_DEVICE 0.97, CUDA_PATH 0.6
-REACH = SIMILARITY / (2 - SIMILARITY)  # a name of less than this share of the length cannot score
+# Words that another program's variables have where those above have one of nearly the same letters:
+# AMD's, Huawei's and oneAPI's collectives, Intel's OpenMP, and what was kept of an older value.
+OF_ANOTHER = frozenset({"RCCL", "HCCL", "MCCL", "UCCL", "CCL", "KMP", "OLD"})
 
 
 def environment(host: Host, limit_s: float) -> Environment:  # noqa: ARG001 - no outside call
@@ -176,32 +152,29 @@ def meant_by(name: str) -> str | None:
         >>> meant_by("CUDA_VISIBLE_DEVICES") is None, meant_by("CUDA_PATH") is None
         (True, True)
     """
-    if name in KNOWN or name in NOT_MISSPELT:
+    if name in KNOWN or is_secret(name):
         return None
-    if is_secret(name) or not any(_may_be_close(name.upper(), known) for known in KNOWN):
-        return None
-    from difflib import get_close_matches  # most environments hold no name that gets here
-
-    return next(iter(get_close_matches(name.upper(), KNOWN, n=1, cutoff=SIMILARITY)), None)
-
-
-@cache
-def _letters(name: str) -> Counter[str]:
-    return Counter(name)
+    upper = re.sub("_CONFIG$", "_CONF", name.upper())
+    if upper in KNOWN:
+        return upper
+    if OF_ANOTHER.intersection(upper.split("_")) or upper.strip("_0123456789") in KNOWN:
+        return None  # _LD_LIBRARY_PATH and CUDA_HOME2 keep a value on purpose
+    return next((known for known in KNOWN if _is_one_slip(upper, known)), None)
 
 
-def _may_be_close(name: str, known: str) -> bool:
-    """Lengths, then letters in common, bound the similarity from above at a fraction of its cost.
+def _is_one_slip(name: str, known: str) -> bool:
+    """Whether one letter is too many, missing or another one, or two are exchanged.
 
     Example:
-        >>> _may_be_close("CUDA_VIDIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
-        True
-        >>> _may_be_close("PATH", "CUDA_VISIBLE_DEVICES")
-        False
+        >>> [_is_one_slip(name, "NCCL_DEBUG") for name in ("NCLC_DEBUG", "NCCL_DEBG", "NCCL_DBG")]
+        [True, True, False]
     """
-    if not REACH <= len(name) / len(known) <= 1 / REACH:
+    if abs(len(name) - len(known)) > 1:
         return False
-    needed = SIMILARITY * (len(name) + len(known)) / 2
-    if sum(map(_letters(known).__contains__, name)) < needed:  # whatever their number
-        return False
-    return sum((_letters(name) & _letters(known)).values()) >= needed
+    same = len(commonprefix((name, known)))  # noqa: RUF071 - letter by letter is what is meant
+    ours, theirs = name[same:], known[same:]
+    return (
+        ours[1:] in {theirs, theirs[1:]}
+        or ours == theirs[1:]
+        or (ours[1::-1] == theirs[:2] and ours[2:] == theirs[2:])
+    )

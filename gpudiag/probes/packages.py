@@ -35,7 +35,7 @@ def packages(host: Host, limit_s: float) -> Packages:  # noqa: ARG001 - reads a 
         requirements=requirements(host, installed),
         environment_kind=_environment_kind(host),
         environment_tool=_environment_tool(host),
-        prefix=sys.prefix,
+        prefix=_prefix(host),
         torch_in_working_folder=torch_in_working_folder(host, folders),
     )
 
@@ -131,6 +131,12 @@ def _build(host: Host, package_folder: str) -> str | None:
     text = host.read(f"{package_folder}/version.py")
     found = VERSION_LINE.search(text) if isinstance(text, str) else None
     return found[1] if found else None
+
+
+def _prefix(host: Host) -> str:
+    """The folder of this environment, by the name that activating it gave, if it was this one."""
+    active = host.environment.get("VIRTUAL_ENV")
+    return active if active and host.same(active, sys.prefix) else sys.prefix
 
 
 def _environment_kind(host: Host) -> str:

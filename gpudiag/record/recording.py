@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import io
 import json
 import threading
@@ -193,24 +194,26 @@ class Recording:
 
 
 def record_command(
-    command: tuple[str, ...], folder: Path, *, interval_s: float, host: Host | None = None
-) -> tuple[int, Recording]:
+    command: tuple[str, ...], output: Path | None, *, interval_s: float, host: Host | None = None
+) -> tuple[int, Recording, Path]:
     """Run a program unchanged and record it.
 
+    Args:
+        command: The program and its arguments.
+        output: A new folder for the record; None: one that is named after the time.
+        interval_s: Seconds between two samples.
+        host: The machine.
+
     Returns:
-        Its exit code (128 + the number of the signal that ended it), and what was recorded.
+        Its exit code (128 + the number of the signal that ended it), what was recorded, and the
+        folder, which is made before the program starts.
 
     Raises:
         InputError: The interval is none, the folder cannot be made, or the program cannot be run.
     """
     host = host or Host()
     recording = Recording(interval_s=interval_s, host=host)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(
-            f"expected a new folder for the record, got {folder}: {error.strerror}"
-        ) from None
+    folder = _new_folder(output)
 
     def begin(pid: int) -> None:
         recording.pid = pid
@@ -224,7 +227,26 @@ def record_command(
             f"expected a program to run, got {command[0]!r}: {error.strerror}"
         ) from None
     recording.__exit__(None, None, None)
-    return code, recording
+    return code, recording, folder
+
+
+def _new_folder(output: Path | None) -> Path:
+    """The folder that was asked for, or one that no other record of the same second has."""
+    name = f"gpudiag-record-{dt.datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 - local
+    folder = output or Path(name)
+    number = 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            if output is not None or not isinstance(error, FileExistsError):
+                raise InputError(
+                    f"expected a new folder for the record, got {folder}: {error.strerror}"
+                ) from None
+            number += 1  # as when srun starts its tasks
+            folder = Path(f"{name}-{number}")
+        else:
+            return folder
 
 
 def _as_csv(rows: list[Row]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -13,19 +15,55 @@ from gpudiag.snapshot import Missing
 from gpudiag.tables import Row
 
 GIB = 2**30
+GAP = "  "  # between two columns
+NARROWEST = 12  # no text is cut to less, which is as long as the words of the headings
 FORMULA = ("=", "+", "-", "@")  # what a spreadsheet computes
 UNITS = {"_bytes": "GiB", "_fraction": "%", "_celsius": "°C", "_watts": "W", "_mhz": "MHz"}
 
 
-def as_text(rows: Sequence[Row], *, empty: str) -> str:
-    """An aligned table with readable units; *empty* says why there are no rows."""
+def as_text(rows: Sequence[Row], *, empty: str, width: int | None = None) -> str:
+    """An aligned table with readable units.
+
+    Args:
+        rows: The facts, in one order of columns.
+        empty: What is said where there are no rows: why.
+        width: Columns of the terminal, None for as many as it takes. What is wider has its
+            headings in several lines, then its longest texts cut.
+    """
     if not rows:
         return empty
     from tabulate import tabulate  # 40 ms that `diagnose` does not need
 
-    shown = [{_heading(name): _cell(name, value) for name, value in row.items()} for row in rows]
-    table = tabulate(shown, headers="keys", tablefmt="simple", disable_numparse=True)
-    return "\n".join(line.rstrip() for line in table.splitlines())
+    head = [_heading(name) for name in rows[0]]
+    cells = [[_cell(name, value) for name, value in row.items()] for row in rows]
+    text = tabulate(cells, headers=head, tablefmt="simple", disable_numparse=True)
+    lines = [line.rstrip() for line in text.splitlines()]
+    if width is not None and max(map(len, lines)) > width:
+        lines = _narrow(head, cells, width)
+    return "\n".join(lines)
+
+
+def _narrow(head: list[str], cells: list[list[str]], width: int) -> list[str]:
+    """The lines of a table that is at most *width* wide, as far as that can be had."""
+    least = [max(map(len, heading.split())) for heading in head]
+    longest = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(pair) for pair in zip(least, longest, strict=True)]
+    while sum(widths) + len(GAP) * (len(widths) - 1) > width and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    headings = [textwrap.wrap(heading, w) for heading, w in zip(head, widths, strict=True)]
+    rows = [
+        *zip_longest(*headings, fillvalue=""),
+        ["-" * w for w in widths],
+        *([_cut(cell, w) for cell, w in zip(row, widths, strict=True)] for row in cells),
+    ]
+    return [
+        GAP.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def as_csv(rows: Sequence[Row], *, columns: Sequence[str]) -> str:

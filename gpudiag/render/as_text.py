@@ -121,6 +121,9 @@ def _driver(snapshot: Snapshot) -> str:
         if needed is None:
             return text
         sign = "✓" if major(version) >= needed else "✗"
+        provided = known_or(snapshot.driver.cuda_driver_version, "")
+        if sign == "✗" and provided and build and major(provided) >= major(build):
+            return f"{text} · torch's CUDA {build} runs on the CUDA {provided} of cuda-compat ✓"
     except NotObserved:
         return text
     return f"{text} · torch's CUDA {build} needs driver {needed} or newer {sign}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from gpudiag.finding import Finding, Severity, rule
-from gpudiag.snapshot import Snapshot
+from gpudiag.rules.requirement import release
+from gpudiag.snapshot import Snapshot, known_or
 
 OLD, NEW = "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"
 NOTES = "https://docs.pytorch.org/docs/stable/notes/cuda.html"
@@ -34,7 +37,18 @@ OPTIONS = frozenset(
         "throw_on_cudamalloc_oom",
     }
 )
-LEAST_SPLIT_MB = 20  # torch refuses anything up to the size of its large segments
+LEAST_SPLIT_MB = 20  # torch refuses anything below the size of its large segments
+ABOVE_IT_BEFORE = (2, 9)  # where c10/core/AllocatorConfig.cpp does not read it yet, that size, too
+SWITCHES = frozenset(
+    {
+        "expandable_segments",
+        "pinned_use_background_threads",
+        "pinned_use_cuda_host_register",
+        "release_lock_on_cudamalloc",
+    }
+)
+BACKENDS = ("native", "cudaMallocAsync", "hipMallocAsync")
+MOST_REGISTER_THREADS = 128
 
 
 @rule("GD618", Severity.ERROR, NOTES, "https://github.com/pytorch/pytorch/issues/101158")
@@ -42,12 +56,14 @@ def allocator_settings_malformed(snapshot: Snapshot) -> Finding | None:
     """The settings of torch's memory allocator are malformed.
 
     The value is a list of option:value with commas. An equals sign in place of the colon, quotes,
-    or a split size of 20 MiB or less is refused when the first tensor goes to the GPU.
+    a split size below 20 MiB (before torch 2.9 of 20 MiB, too), a threshold that is no fraction or
+    a number that must be a power of two and is none: each is refused when the first tensor goes to
+    the GPU.
     """
     faults = [
         f"{name}={value!r}: {fault}"
         for name, value in _settings(snapshot).items()
-        if (fault := _fault(value)) is not None
+        if (fault := _fault(value, _least_split_mb(snapshot))) is not None
     ]
     if not faults:
         return None
@@ -69,7 +85,7 @@ def allocator_option_unknown(snapshot: Snapshot) -> Finding | None:
     unknown = [
         option
         for value in _settings(snapshot).values()
-        if _fault(value) is None
+        if _fault(value, _least_split_mb(snapshot)) is None
         for option in _options(value)
         if option not in OPTIONS
     ]
@@ -103,7 +119,13 @@ def _settings(snapshot: Snapshot) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def _fault(value: str) -> str | None:
+def _least_split_mb(snapshot: Snapshot) -> int:
+    """The smallest split size that this torch accepts, or that one of them does."""
+    before = release(known_or(snapshot.torch.version, ""))[:2]
+    return LEAST_SPLIT_MB + bool(before and before < ABOVE_IT_BEFORE)
+
+
+def _fault(value: str, least_split_mb: int) -> str | None:
     """What torch would refuse in a value, None if nothing."""
     if value[0] in "'\"":
         return "the quotes are part of the value"
@@ -113,15 +135,36 @@ def _fault(value: str) -> str | None:
             return f"{part!r} has an equals sign in place of a colon"
         if not colon or not setting.strip():
             return f"{part!r} has no value"
-        if option == "max_split_size_mb" and not _is_above(setting, LEAST_SPLIT_MB):
-            return f"max_split_size_mb must be a whole number above {LEAST_SPLIT_MB}"
-        if option == "expandable_segments" and setting.strip() not in {"True", "False"}:
-            return "expandable_segments must be True or False"
+        wanted = _wanted(option.strip(), setting.strip(), least_split_mb)
+        if wanted is not None:
+            return f"{option} must be {wanted}"
     return None
 
 
-def _is_above(text: str, least: int) -> bool:
-    return text.strip().isdecimal() and int(text) > least
+def _wanted(option: str, setting: str, least_split_mb: int) -> str | None:
+    """What a setting had to be that torch refuses, None where it takes it."""
+    fraction = float(setting) if re.fullmatch(r"-?\d*\.?\d+", setting) else None
+    number = int(setting) if re.fullmatch(r"\d{1,18}", setting) else None
+    wanted: dict[str, tuple[bool, str]] = {
+        "max_split_size_mb": (
+            number is not None and number >= least_split_mb,
+            f"a whole number from {least_split_mb} on",
+        ),
+        "garbage_collection_threshold": (
+            fraction is None or 0 < fraction < 1,
+            "between 0 and 1, and neither of them",
+        ),
+        "per_process_memory_fraction": (fraction is None or 0 <= fraction <= 1, "from 0 to 1"),
+        "backend": (setting in BACKENDS, f"one of {', '.join(BACKENDS)}"),
+        "roundup_power2_divisions": (number is None or number.bit_count() == 1, "a power of two"),
+        "pinned_num_register_threads": (
+            number is None or (number.bit_count() == 1 and number <= MOST_REGISTER_THREADS),
+            f"a power of two up to {MOST_REGISTER_THREADS}",
+        ),
+        **dict.fromkeys(SWITCHES, (setting in {"True", "False"}, "True or False")),
+    }
+    accepted, words = wanted.get(option, (True, ""))
+    return None if accepted else words
 
 
 def _parts(value: str) -> list[str]:

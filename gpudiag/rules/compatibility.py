@@ -26,6 +26,7 @@ INTEGRATED: frozenset[Capability] = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (
 # Those of them for which no build is published: NVIDIA's own are for a version of JetPack.
 JETSON = INTEGRATED - {(10, 1), (11, 0)}
 LOWEST_ON_AARCH64: Capability = (8, 0)  # its wheels begin at sm_80, those of x86 at sm_50 or sm_75
+ARCHITECTURES = ("x86_64", "aarch64")
 
 
 class Wheel(NamedTuple):
@@ -35,19 +36,25 @@ class Wheel(NamedTuple):
     tag: str
     minimum_driver: int
     capabilities: tuple[Capability, Capability]  # lowest and highest
+    highest_python: tuple[int, int] | None = None  # of an old torch, which knows no newer one
+    architectures: tuple[str, ...] = ARCHITECTURES
 
 
 # Newest first: the first that fits is the one to install.
 WHEELS = (
     Wheel("torch", "cu130", 580, ((7, 5), (12, 1))),
     Wheel("torch", "cu126", 525, ((5, 0), (9, 0))),
-    Wheel("torch==2.9.1", "cu128", 525, ((7, 0), (12, 1))),
-    Wheel("torch==2.7.1", "cu118", 450, ((5, 0), (9, 0))),
+    Wheel("torch==2.9.1", "cu128", 525, ((7, 0), (12, 1)), (3, 14)),
+    Wheel("torch==2.7.1", "cu118", 450, ((5, 0), (9, 0)), (3, 13), ("x86_64",)),
 )
 
 
 def wheel_for(
-    driver_major: int, capabilities: Iterable[Capability], *, architecture: str = "x86_64"
+    driver_major: int,
+    capabilities: Iterable[Capability],
+    *,
+    architecture: str = "x86_64",
+    python: tuple[int, ...] = (),
 ) -> Wheel | None:
     """The newest published wheel that this driver and all these GPUs can run.
 
@@ -55,6 +62,7 @@ def wheel_for(
         driver_major: The branch of the driver, 550 of 550.54.15.
         capabilities: Of all GPUs.
         architecture: Of the processor, as ``uname -m`` has it.
+        python: The first two numbers of Python's version; empty where it is not known.
 
     Example:
         >>> wheel_for(550, [(9, 0)]).tag, wheel_for(580, [(12, 0)]).tag
@@ -67,6 +75,8 @@ def wheel_for(
         return None
     for wheel in WHEELS:
         lowest, highest = wheel.capabilities
+        if architecture not in wheel.architectures or python > (wheel.highest_python or python):
+            continue
         if architecture == "aarch64":
             lowest = max(lowest, LOWEST_ON_AARCH64)
         if driver_major >= wheel.minimum_driver and all(lowest <= c <= highest for c in wanted):

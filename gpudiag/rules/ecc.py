@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpudiag.finding import Finding, Severity, gpu_rule, rule
 from gpudiag.rules.hardware import PAGE_RETIREMENT, ROW_REMAPPING, XID_CATALOGUE
 from gpudiag.rules.kernel_events import is_over, xid_events
-from gpudiag.snapshot import Gpu, Snapshot, known
+from gpudiag.snapshot import Gpu, KernelEvent, Snapshot, known
 
 CONTAINED, UNCONTAINED = 94, 95
 # Faults of the program that ran: an illegal address, a page fault, a reset or ended channel.
@@ -58,6 +58,9 @@ def contained_memory_error(snapshot: Snapshot) -> Finding | None:
     """A memory error ended a program, and the GPU contained it.
 
     Xid 94: an error that ECC could not correct hit the memory of one program. Others went on.
+
+    Cure: start the program again; when the GPU is free: sudo nvidia-smi --gpu-reset -i with the PCI
+    address that the report names.
     """
     events = xid_events(snapshot, CONTAINED)
     if not events:
@@ -65,7 +68,7 @@ def contained_memory_error(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=(events[-1].text, f"{len(events)} such event(s) since boot"),
         cause="the program that used that memory was ended",
-        fix="start the program again; when the GPU is free: sudo nvidia-smi --gpu-reset",
+        fix=f"start the program again; when the GPU is free: {gpu_reset(events)}",
     )
 
 
@@ -84,7 +87,7 @@ def uncontained_memory_error(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=(events[-1].text, f"{len(events)} such event(s) since boot"),
         cause="all programs on this GPU were hit; what they computed since cannot be trusted",
-        fix="end the programs on it, then sudo nvidia-smi --gpu-reset; or sudo reboot",
+        fix=f"end the programs on it, then {gpu_reset(events)}; or sudo reboot",
     )
 
 
@@ -180,3 +183,17 @@ def recovery_action_wanted(gpu: Gpu) -> Finding | None:
         cause="the GPU has had an error and does not work as it should until this is done",
         fix=ACTIONS.get(action, "sudo reboot").format(index=gpu.index),
     )
+
+
+def gpu_reset(events: list[KernelEvent]) -> str:
+    """The command that resets the GPUs of these events, and no others where they name theirs.
+
+    Example:
+        >>> gpu_reset([KernelEvent(text="Xid 94", xid=94, pci_address="0000:1b:00")])
+        'sudo nvidia-smi --gpu-reset -i 0000:1b:00.0'
+    """
+    addresses = dict.fromkeys(event.pci_address for event in events)
+    if None in addresses:
+        return "sudo nvidia-smi --gpu-reset -i <its index>"
+    devices = ",".join(a if "." in a else f"{a}.0" for a in addresses if a)
+    return f"sudo nvidia-smi --gpu-reset -i {devices}"

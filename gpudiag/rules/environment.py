@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gpudiag.finding import Finding, Severity, rule
-from gpudiag.rules.compatibility import Capability
+from gpudiag.rules.compatibility import Capability, support
 from gpudiag.rules.machine import capabilities
 from gpudiag.snapshot import NotObserved, Snapshot, known
 
@@ -23,16 +23,23 @@ DEBUG_VARIABLES = (
 OFF = ("", "0")
 TF32_FROM: Capability = (8, 0)  # Ampere, the first with TensorFloat-32
 SMALL_CACHE_BYTES = 256 * 2**20  # below the driver's default (1 GiB from CUDA 11.4 on)
+# As torch.utils.cpp_extension reads them.
 ARCHITECTURE_NAMES = {
-    "kepler": (3, 5),
-    "maxwell": (5, 0),
-    "pascal": (6, 0),
-    "volta": (7, 0),
-    "turing": (7, 5),
-    "ampere": (8, 0),
-    "ada": (8, 9),
-    "hopper": (9, 0),
-    "blackwell": (10, 0),
+    "kepler+tesla": "3.7",
+    "kepler": "3.5+PTX",
+    "maxwell+tegra": "5.3",
+    "maxwell": "5.0;5.2+PTX",
+    "pascal": "6.0;6.1+PTX",
+    "volta+tegra": "7.2",
+    "volta": "7.0+PTX",
+    "turing": "7.5+PTX",
+    "ampere+tegra": "8.7",
+    "ampere": "8.0;8.6+PTX",
+    "ada": "8.9+PTX",
+    "hopper": "9.0+PTX",
+    "blackwell+tegra": "11.0",
+    "blackwell": "10.0;10.3;12.0;12.1+PTX",
+    "rubin": "10.7+PTX",
 }
 DEBUGGING = "https://github.com/NVIDIA/DCGM"
 NUMERICS = "https://docs.pytorch.org/docs/stable/notes/numerical_accuracy.html"
@@ -246,14 +253,11 @@ def _capabilities(snapshot: Snapshot) -> list[Capability]:
 
 def _covers(entry: str, capability: Capability) -> bool:
     """Whether code for an entry (8.0, 9.0a, 8.6+PTX, Ampere) runs on a GPU."""
-    number = re.match(r"(\d+)\.(\d)", entry)
-    if number:
-        built_for = (int(number[1]), int(number[2]))
-    else:
-        named = ARCHITECTURE_NAMES.get(entry.partition("+")[0].lower())
-        if named is None:
+    built_for: list[str] = []
+    for one in ARCHITECTURE_NAMES.get(entry.lower(), entry).split(";"):
+        found = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", one, re.IGNORECASE)
+        if found is None:
             return True  # an entry that nobody here understands is no evidence
-        built_for = named
-    if entry.upper().endswith("+PTX"):
-        return capability >= built_for
-    return capability[0] == built_for[0] and capability[1] >= built_for[1]
+        number = f"{found[1]}{found[2]}{found[3].lower()}"
+        built_for += [f"sm_{number}", *([f"compute_{number}"] if found[4] else [])]
+    return support(capability, built_for) is not None

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from gpudiag.finding import Finding, Severity, rule
-from gpudiag.rules.machine import library_path, reinstall_torch
+from gpudiag.rules.machine import fetch_torch_again, library_path, reinstall_torch
 from gpudiag.snapshot import Missing, Snapshot, known
 
 
@@ -15,7 +15,7 @@ class ImportFault(NamedTuple):
 
     pattern: str
     cause: str
-    fix: str  # {install} is the command for the right wheel
+    fix: str  # {install} is the command for the right wheel, {fetch} the one that downloads it
 
 
 TIMED_OUT = re.compile(r"no answer within")  # a probe's words
@@ -50,7 +50,7 @@ IMPORT_FAULTS = (
     ImportFault(
         r"file too short|invalid ELF header|cannot read file data|SIGBUS",  # mapped past its end
         "a library of the installation is truncated, as after a full disk or a broken download",
-        "make room (df -h), then {install} --no-cache-dir",
+        "make room (df -h), then {fetch}",
     ),
     ImportFault(
         r"GLIBC(?:XX)?_[\d.]+' not found",
@@ -120,7 +120,7 @@ def torch_does_not_import(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=tuple(evidence),
         cause=cause,
-        fix=fix.format(install=reinstall_torch(snapshot)),
+        fix=fix.format(install=reinstall_torch(snapshot), fetch=fetch_torch_again(snapshot)),
     )
 
 

@@ -275,17 +275,29 @@ def gsp_does_not_answer(snapshot: Snapshot) -> Finding | None:
 
     From Turing on, the driver gives much of its work to a processor on the GPU, the GSP. Xid 119
     and 120 in the kernel log mean that it timed out or failed.
+
+    Cure: sudo reboot, and update the driver; or where the kernel modules are the proprietary ones,
+    which work without the GSP, put 'options nvidia NVreg_EnableGpuFirmware=0' into
+    /etc/modprobe.d/nvidia.conf and reboot.
     """
     events = [e for e in xid_events(snapshot, 119, 120) if not is_over(snapshot, e)]
     if not events:
         return None
-    version = known_or(snapshot.driver.module_version, "not readable")
+    version = known_or(snapshot.driver.module_version, "")
+    update = f"update to driver {DRIVER_TO_INSTALL} or newer"
+    branch = version.partition(".")[0]
+    if branch.isdecimal() and int(branch) >= DRIVER_TO_INSTALL:
+        update = f"update to a newer driver than {version}"
+    without = (  # the open kernel modules do not work without the GSP
+        "; or put 'options nvidia NVreg_EnableGpuFirmware=0' into /etc/modprobe.d/nvidia.conf and "
+        "reboot"
+        if known_or(snapshot.driver.module_kind, "") == "proprietary"
+        else ""
+    )
     return Finding(
-        evidence=(events[-1].text, f"loaded kernel module: {version}"),
+        evidence=(events[-1].text, f"loaded kernel module: {version or 'not readable'}"),
         cause="nvidia-smi and CUDA hang or fail on this GPU until it is reset",
-        fix=f"sudo reboot, and update to driver {DRIVER_TO_INSTALL} or newer; or on GPUs before "
-        "Blackwell put 'options nvidia NVreg_EnableGpuFirmware=0' into /etc/modprobe.d/nvidia.conf "
-        "and reboot",
+        fix=f"sudo reboot, and {update}{without}",
     )
 
 

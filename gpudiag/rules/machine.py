@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 
 from gpudiag.rules.compatibility import (
+    ARCHITECTURES,
     BEFORE_TURING,
     JETSON,
     LAST_DRIVER_BEFORE_TURING,
@@ -14,7 +16,18 @@ from gpudiag.rules.compatibility import (
     major,
     wheel_for,
 )
-from gpudiag.snapshot import Missing, NotObserved, Package, PciDevice, Snapshot, known, known_or
+from gpudiag.rules.requirement import release
+from gpudiag.rules.visible import visible_gpus
+from gpudiag.snapshot import (
+    Gpu,
+    Missing,
+    NotObserved,
+    Package,
+    PciDevice,
+    Snapshot,
+    known,
+    known_or,
+)
 
 NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
@@ -23,6 +36,10 @@ FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada 
 FIRST_TURING_DEVICE_ID = 0x1E00  # 0x1db6 is a V100, 0x1e04 an RTX 2080 Ti
 FIRST_MAXWELL_DEVICE_ID = 0x1340  # 0x12ba is a Kepler, 0x1380 a GTX 750 Ti
 LAST_BRANCH_BEFORE_MAXWELL = 470  # the last that drives Kepler; 390 is Fermi's, 340 Tesla's
+RED_HATS = ("red hat", "rocky", "alma", "centos", "fedora", "oracle linux", "amazon linux 2023")
+# docs.nvidia.com/datacenter/tesla/driver-installation-guide: no streams to choose a branch by.
+WITHOUT_MODULES = re.compile(r"fedora|(?:linux|server|stream) 1\d\b")
+NVIDIA_REPOSITORY = "add NVIDIA's repository (developer.nvidia.com/cuda-downloads), then"
 DEVICE_ID = re.compile(r"0x[0-9a-fA-F]{1,8}")
 JETSON_WHEELS = "https://forums.developer.nvidia.com/t/pytorch-for-jetson/72048"
 OUT_OF_THE_IMAGE = (
@@ -95,8 +112,14 @@ def driver_version(snapshot: Snapshot) -> str:
 
 
 def capabilities(snapshot: Snapshot) -> list[Capability]:
-    """The compute capabilities of the GPUs that tell theirs."""
-    gpus = known_or(snapshot.nvml.gpus, ())
+    """The compute capabilities of the GPUs that this process may use, where they tell theirs."""
+    try:
+        return _told(visible_gpus(snapshot))
+    except NotObserved:
+        return _told(known_or(snapshot.nvml.gpus, ()))
+
+
+def _told(gpus: Iterable[Gpu]) -> list[Capability]:
     return [g.compute_capability for g in gpus if not isinstance(g.compute_capability, Missing)]
 
 
@@ -128,6 +151,19 @@ def quoted(text: str) -> str:
 def pip_install(snapshot: Snapshot) -> str:
     """Pip install, or uv's, for the environment that was asked."""
     return _pip(snapshot, "install")
+
+
+def _pip_install_torch(snapshot: Snapshot) -> str:
+    """Pip install; in a new environment where that of the system refuses ("externally managed").
+
+    In a container its image may have allowed it.
+    """
+    python = known_or(snapshot.torch.python, "python")
+    is_system = known_or(snapshot.packages.environment_kind, "") == "system"
+    on_host = not known_or(snapshot.system.container, "unknown")
+    if is_system and on_host and python.startswith("/usr/bin/") and _installer(snapshot) == "pip":
+        return f"{python} -m venv ~/venv && ~/venv/bin/python -m pip install"
+    return pip_install(snapshot)
 
 
 def _pip(snapshot: Snapshot, command: str) -> str:
@@ -165,14 +201,17 @@ def install_torch(snapshot: Snapshot) -> str:
     if JETSON.intersection(of_gpus):
         return f"install the torch that NVIDIA builds for Jetson: {JETSON_WHEELS}"
     architecture = known_or(snapshot.system.architecture, "x86_64")
-    wheel = wheel_for(branch, of_gpus, architecture=architecture)
+    if architecture not in ARCHITECTURES:
+        return f"no torch wheel for {architecture} is published: build torch from its source"
+    python = release(known_or(snapshot.system.python_version, ""))
+    wheel = wheel_for(branch, of_gpus, architecture=architecture, python=python)
     if wheel is not None:
         return _install_wheel(snapshot, wheel)
-    later = wheel_for(DRIVER_TO_INSTALL, of_gpus, architecture=architecture)
+    later = wheel_for(DRIVER_TO_INSTALL, of_gpus, architecture=architecture, python=python)
     if later is None:
-        return (
-            "no published torch wheel has code for all of these GPUs: build torch for them, or use "
-            "an environment of its own for each kind"
+        several = ", or use an environment of its own for each kind"
+        return "no published torch wheel has code for all of these GPUs: build torch for them" + (
+            several if len(set(of_gpus)) > 1 else ""
         )
     return (
         f"no published torch wheel fits driver {branch} and these GPUs: "
@@ -184,7 +223,7 @@ def _install_wheel(snapshot: Snapshot, wheel: Wheel) -> str:
     if _installer(snapshot) == "conda":
         return f"conda install -c conda-forge pytorch-gpu 'cuda-version={_series(wheel.tag)}'"
     return (
-        f"{pip_install(snapshot)} --force-reinstall {wheel.torch} torchvision "
+        f"{_pip_install_torch(snapshot)} --force-reinstall {wheel.torch} torchvision "
         f"--index-url https://download.pytorch.org/whl/{wheel.tag}"
     )
 
@@ -196,7 +235,18 @@ def reinstall_torch(snapshot: Snapshot) -> str:
             return install_torch(snapshot)
     except NotObserved:
         pass  # nothing is known of the hardware: the plain wheel is the best advice
-    return f"{pip_install(snapshot)} --force-reinstall torch torchvision"
+    if _installer(snapshot) == "conda":
+        return "conda install -c conda-forge --force-reinstall pytorch torchvision"
+    return f"{_pip_install_torch(snapshot)} --force-reinstall torch torchvision"
+
+
+def fetch_torch_again(snapshot: Snapshot) -> str:
+    """The command of `reinstall_torch`, without the files that were downloaded before."""
+    command = reinstall_torch(snapshot)
+    if not command.startswith("conda install"):
+        return f"{command} --no-cache-dir"
+    forced = "" if "--force-reinstall" in command else " --force-reinstall"
+    return f"conda clean --all && {command}{forced}"
 
 
 def install_driver(snapshot: Snapshot) -> str:
@@ -212,9 +262,13 @@ def install_driver(snapshot: Snapshot) -> str:
     system = known_or(snapshot.system.os_name, "").lower()
     if "ubuntu" in system:
         return f"sudo apt install nvidia-driver-{DRIVER_TO_INSTALL}{kind} && sudo reboot"
-    if "debian" in system:
+    if "debian" in system and _before_turing(snapshot):
         return "sudo apt install nvidia-driver firmware-misc-nonfree && sudo reboot"
-    if _is_red_hat(system):
+    if "debian" in system:  # its own packages end with branch 550
+        return f"{NVIDIA_REPOSITORY} sudo apt install nvidia-open && sudo reboot"
+    if _is_red_hat(system) and WITHOUT_MODULES.search(system) and not _before_turing(snapshot):
+        return f"{NVIDIA_REPOSITORY} sudo dnf install nvidia-open && sudo reboot"
+    if _is_red_hat(system) and not WITHOUT_MODULES.search(system):
         stream = "open-dkms" if _needs_open_module(snapshot) else str(DRIVER_TO_INSTALL)
         return f"sudo dnf module install nvidia-driver:{stream} && sudo reboot"
     return f"install {driver} from nvidia.com/drivers and reboot"
@@ -225,7 +279,10 @@ def install_package(snapshot: Snapshot, *, apt: str, dnf: str) -> str:
     system = known_or(snapshot.system.os_name, "").lower()
     if _is_red_hat(system):
         return f"sudo dnf install {dnf}"
-    return f"sudo apt install {apt}"
+    if _is_debian(system):
+        return f"sudo apt install {apt}"
+    names = apt if apt == dnf else f"{apt} ({dnf} on Red Hat's systems)"
+    return f"install with the package manager of this system {names}"
 
 
 def kernel_headers(snapshot: Snapshot, kernel: str) -> str:
@@ -236,11 +293,19 @@ def kernel_headers(snapshot: Snapshot, kernel: str) -> str:
 def rebuild_initramfs(snapshot: Snapshot) -> str:
     """The command that takes a change of the kernel modules into the boot image."""
     system = known_or(snapshot.system.os_name, "").lower()
-    return "sudo dracut --force" if _is_red_hat(system) else "sudo update-initramfs -u"
+    if _is_red_hat(system) or "suse" in system:
+        return "sudo dracut --force"
+    if _is_debian(system):
+        return "sudo update-initramfs -u"
+    return "rebuild the initramfs (update-initramfs -u, dracut --force or mkinitcpio -P)"
 
 
 def _is_red_hat(system: str) -> bool:
-    return any(name in system for name in ("red hat", "rocky", "alma", "centos", "fedora"))
+    return any(name in system for name in RED_HATS)
+
+
+def _is_debian(system: str) -> bool:
+    return any(name in system for name in ("debian", "ubuntu", "mint", "pop!_os"))
 
 
 def _installer(snapshot: Snapshot) -> str:
@@ -277,7 +342,8 @@ def is_abandoned(snapshot: Snapshot, device: PciDevice) -> bool:
 def _before_turing(snapshot: Snapshot) -> bool:
     """Whether a GPU is of the generations that newer driver branches have left behind."""
     lowest, highest = BEFORE_TURING
-    return any(lowest <= capability <= highest for capability in capabilities(snapshot)) or any(
+    of_gpus = _told(known_or(snapshot.nvml.gpus, ()))
+    return any(lowest <= capability <= highest for capability in of_gpus) or any(
         FIRST_MAXWELL_DEVICE_ID <= number < FIRST_TURING_DEVICE_ID for number in _ids(snapshot)
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, gpu_in_machine_rule, gpu_rule, rule
 from gpudiag.rules.machine import in_container
-from gpudiag.rules.visibility import visible
+from gpudiag.rules.visible import visible
 from gpudiag.snapshot import Gpu, NotObserved, Snapshot, known, known_or
 
 

@@ -7,8 +7,10 @@ from gpudiag.rules.machine import driver_version, install_package, just_booted, 
 from gpudiag.snapshot import Gpu, NotObserved, Snapshot, known, known_or
 
 FABRIC_MANAGER = "nvidia-fabricmanager"
+# On the A100 its stop ends all CUDA programs (ABORT_CUDA_JOBS_ON_FM_EXIT=1 is the default there).
+RESTART_FABRIC = f"end the CUDA programs, then sudo systemctl restart {FABRIC_MANAGER}"
 MEND_LINKS = (
-    f"sudo systemctl restart {FABRIC_MANAGER}; or reset all peers together: sudo nvidia-smi "
+    f"{RESTART_FABRIC}; or reset all peers together when they are free: sudo nvidia-smi "
     "--gpu-reset; or reseat the bridge or the GPU's tray"
 )
 REGISTERED = ("completed", "not_supported")
@@ -103,7 +105,7 @@ def fabric_not_ready(gpu: Gpu, snapshot: Snapshot) -> Finding | None:
             f"registration ended with NVML code {known_or(gpu.fabric_status_code, 'unknown')}",
         ),
         cause="CUDA refuses this GPU with error 802 until it has joined",
-        fix=f"sudo systemctl restart {FABRIC_MANAGER}; or reset all GPUs together: sudo "
+        fix=f"{RESTART_FABRIC}; or reset all GPUs together when they are free: sudo "
         "nvidia-smi --gpu-reset; or reboot",
     )
 
@@ -202,7 +204,7 @@ def fabric_unhealthy(gpu: Gpu) -> Finding | None:
             "health mask " + ("unknown" if mask is None else hex(mask)),
         ),
         cause="traffic between the GPUs is slower than the machine can, or fails",
-        fix=f"sudo systemctl restart {FABRIC_MANAGER}; or reset all GPUs together: sudo nvidia-smi "
+        fix=f"{RESTART_FABRIC}; or reset all GPUs together when they are free: sudo nvidia-smi "
         "--gpu-reset; or have the NVSwitches checked",
     )
 

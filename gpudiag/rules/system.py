@@ -6,7 +6,8 @@ import re
 
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import in_container, on_this_machine
-from gpudiag.snapshot import Gpu, Snapshot, known, known_or
+from gpudiag.rules.visible import visible
+from gpudiag.snapshot import Gpu, NotObserved, Snapshot, known, known_or
 
 MIB = 2**20
 GIB = 2**30
@@ -15,6 +16,7 @@ FULL_FRACTION = 0.9
 USUAL_OPEN_FILES = 1024  # the kernel's default; each tensor that a worker hands over takes one
 USUAL_LOCKED_MEMORY_BYTES = 64 * MIB  # 8 MiB from systemd, 64 MiB from some images; NCCL pins more
 CPUS_PER_GPU = 2  # one for the training process and at least one for a loader
+MOSTLY_FREE_FRACTION = 0.5  # such a file system is small, as a tmpfs may be, and not full
 ROOM_ON_DISK_BYTES = GIB  # a checkpoint of 250 million parameters in float32
 CONTEXT_BYTES = 300 * MIB  # what a program takes of a GPU before its first tensor
 LEAST_MEMORY_BYTES = 4 * GIB  # CUDA's context and torch's libraries take 2 to 3 GiB of the host
@@ -133,7 +135,7 @@ def few_cpus_for_the_gpus(snapshot: Snapshot) -> Finding | None:
     """
     visible, quota = known(snapshot.system.cpu_affinity_count), known(snapshot.system.cpu_quota)
     usable = visible if quota is None else min(visible, quota)
-    gpus = len(known(snapshot.nvml.gpus))
+    gpus = _number_of_gpus(snapshot)
     if gpus == 0 or usable >= CPUS_PER_GPU * gpus:
         return None
     scheduler = known_or(snapshot.system.scheduler, None)
@@ -153,7 +155,11 @@ def disk_nearly_full(snapshot: Snapshot) -> Finding | None:
     Looked at are the file systems of the home folder, of temporary files, of torch's cache and of
     CUDA's cache of compiled kernels.
     """
-    full = [d for d in known(snapshot.system.disks) if d.free_bytes < ROOM_ON_DISK_BYTES]
+    full = [
+        d
+        for d in known(snapshot.system.disks)
+        if d.free_bytes < min(ROOM_ON_DISK_BYTES, d.total_bytes * MOSTLY_FREE_FRACTION)
+    ]
     if not full:
         return None
     return Finding(
@@ -294,3 +300,13 @@ def _more_shared_memory(snapshot: Snapshot) -> str:
     if container in KUBERNETES:
         return "mount an emptyDir with medium: Memory at /dev/shm, or use num_workers=0"
     return "start the container with --shm-size=8g or --ipc=host, or use num_workers=0"
+
+
+def _number_of_gpus(snapshot: Snapshot) -> int:
+    """How many GPUs this process may use: those that CUDA_VISIBLE_DEVICES leaves."""
+    gpus = known(snapshot.nvml.gpus)
+    try:
+        _, read = visible(snapshot)
+    except NotObserved:
+        return len(gpus)
+    return len(gpus) if read is None else len(read.kept) or len(gpus)

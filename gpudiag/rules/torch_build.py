@@ -18,6 +18,7 @@ from gpudiag.rules.machine import (
     reinstall_torch,
 )
 from gpudiag.rules.requirement import release, satisfied
+from gpudiag.rules.visible import visible_gpus
 from gpudiag.snapshot import Missing, NotObserved, Package, Snapshot, known, known_or
 
 COMPANIONS = ("torchvision", "torchaudio")
@@ -113,25 +114,26 @@ def no_kernel_image(snapshot: Snapshot) -> tuple[Finding, ...]:
     architectures = known(snapshot.torch.arch_list)
     if not architectures:
         raise NotObserved("torch gives no architecture list")
-    findings = []
-    for gpu in known(snapshot.nvml.gpus):
-        capability = known(gpu.compute_capability)
-        if support(capability, architectures) is None:
-            findings.append(
-                Finding(
-                    subject=subject_of(gpu),
-                    evidence=(
-                        f"GPU {gpu.index} {known_or(gpu.name, '')} has compute capability "
-                        f"{capability[0]}.{capability[1]}",
-                        f"torch {known_or(snapshot.torch.version, '')} has code for "
-                        f"{', '.join(architectures)}",
-                    ),
-                    cause="every kernel fails with 'no kernel image is available for execution "
-                    "on the device'",
-                    fix=install_torch(snapshot),
-                )
-            )
-    return tuple(findings)
+    gpus = known(snapshot.nvml.gpus)
+    without = [gpu for gpu in gpus if support(known(gpu.compute_capability), architectures) is None]
+    if 0 < len(without) < len(gpus):
+        chosen = visible_gpus(snapshot)  # a GPU for the display alone is no fault
+        without = [gpu for gpu in without if gpu in chosen]
+    return tuple(
+        Finding(
+            subject=subject_of(gpu),
+            evidence=(
+                f"GPU {gpu.index} {known_or(gpu.name, '')} has compute capability "
+                f"{'.'.join(map(str, known(gpu.compute_capability)))}",
+                f"torch {known_or(snapshot.torch.version, '')} has code for "
+                f"{', '.join(architectures)}",
+            ),
+            cause="every kernel fails with 'no kernel image is available for execution "
+            "on the device'",
+            fix=install_torch(snapshot),
+        )
+        for gpu in without
+    )
 
 
 @rule("GD204", Severity.ERROR, "https://github.com/pytorch/pytorch/issues/157648")

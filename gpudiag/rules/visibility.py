@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import has_nvidia_gpu, in_container, quoted
-from gpudiag.snapshot import NotObserved, Snapshot, known, known_or
-from gpudiag.visible_devices import VisibleDevices, parse_visible_devices
+from gpudiag.rules.visible import VARIABLE, uuids, visible
+from gpudiag.snapshot import DeviceNode, Snapshot, known, known_or
+from gpudiag.visible_devices import named_again
 
-VARIABLE = "CUDA_VISIBLE_DEVICES"
+# What CUDA opens; without the others, as nvidia-modeset, it works.
+OPENED_BY_CUDA = re.compile(r"/dev/(?:nvidia(?:\d+|ctl|-uvm)|dxg)")
 DOCUMENTATION = "https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables"
 
 
@@ -37,6 +41,8 @@ def visible_devices_malformed(snapshot: Snapshot) -> Finding | None:
 
     CUDA reads the list up to the first entry it does not understand and says nothing: ranges,
     spaces, full-width commas, names, and a mix of UUIDs and numbers all end or bend it.
+
+    Cure: export CUDA_VISIBLE_DEVICES=0,1 (digits or full UUIDs, ASCII commas, no ranges).
     """
     value, read = visible(snapshot)
     if read is None or read.malformed is None or not read.kept:
@@ -45,7 +51,8 @@ def visible_devices_malformed(snapshot: Snapshot) -> Finding | None:
     return Finding(
         evidence=(f"{VARIABLE}={value!r}", read.malformed, f"CUDA uses: {kept}"),
         cause="fewer or other GPUs are used than the value seems to say",
-        fix=f"export {VARIABLE}=0,1 (digits or full UUIDs, ASCII commas, no ranges)",
+        fix=f"export {VARIABLE}={_example(snapshot)} (digits or full UUIDs, ASCII commas, no "
+        "ranges)",
     )
 
 
@@ -54,14 +61,17 @@ def visible_device_repeated(snapshot: Snapshot) -> Finding | None:
     """CUDA_VISIBLE_DEVICES names a GPU twice, which hides all of them.
 
     A repeated entry makes CUDA read the whole list as empty.
+
+    Cure: export CUDA_VISIBLE_DEVICES=0,1 with every GPU named once.
     """
     value, read = visible(snapshot)
-    if read is None or read.repeated is None:
+    repeated = None if read is None else read.repeated or named_again(read)
+    if repeated is None:
         return None
     return Finding(
-        evidence=(f"{VARIABLE}={value!r}", f"{read.repeated!r} stands in it twice"),
+        evidence=(f"{VARIABLE}={value!r}", f"{repeated!r} stands in it twice"),
         cause="CUDA reports no device at all, not even those that are named once",
-        fix=f"name every GPU once: export {VARIABLE}=0,1",
+        fix=f"name every GPU once: export {VARIABLE}={_example(snapshot)}",
     )
 
 
@@ -78,23 +88,26 @@ def visible_device_does_not_exist(snapshot: Snapshot) -> Finding | None:
     if read is None:
         return None
     gpus = known(snapshot.nvml.gpus)
+    kept = read.kept
     if read.beyond is not None:
-        missing = f"index {read.beyond}, with {len(gpus)} GPU(s) counted from 0"
+        wrong = f"index {read.beyond}, with {len(gpus)} GPU(s) counted from 0"
     else:
-        uuids = [known(gpu.uuid) for gpu in gpus]
-        uuids += [uuid for gpu in gpus for uuid in known_or(gpu.mig_uuids, ())]
-        unknown = [
-            entry
-            for entry in read.kept
-            if isinstance(entry, str) and not any(uuid.startswith(entry) for uuid in uuids)
-        ]
-        if not unknown:
+        for gpu in gpus:
+            known(gpu.uuid)
+        named = [uuid for gpu in gpus for uuid in uuids(gpu)]
+        fits = [sum(uuid.startswith(str(entry)) for uuid in named) for entry in kept]
+        first = next(
+            (i for i, entry in enumerate(kept) if isinstance(entry, str) and fits[i] != 1), None
+        )
+        if first is None:
             return None
-        missing = f"{unknown[0]}, which is no GPU of this machine"
-    kept = ",".join(str(entry) for entry in read.kept) if read.beyond is not None else ""
+        wrong = f"{kept[first]}, which is no GPU of this machine"
+        if fits[first]:
+            wrong = f"{kept[first]!r}, with which the UUIDs of {fits[first]} GPUs begin"
+        kept = kept[:first]
     return Finding(
-        evidence=(f"{VARIABLE}={value!r}", f"it names {missing}"),
-        cause=f"CUDA stops reading there and uses: {kept or 'no GPU'}",
+        evidence=(f"{VARIABLE}={value!r}", f"it names {wrong}"),
+        cause=f"CUDA stops reading there and uses: {','.join(map(str, kept)) or 'no GPU'}",
         fix=f"nvidia-smi -L lists the GPUs; export {VARIABLE} with indices below {len(gpus)}",
     )
 
@@ -171,15 +184,23 @@ def device_files_not_accessible(snapshot: Snapshot) -> Finding | None:
     """This user may not open the GPU's device files.
 
     CUDA opens /dev/nvidia0, /dev/nvidiactl and /dev/nvidia-uvm for reading and writing.
+
+    Cure: ls -l /dev/nvidia* shows the group: sudo usermod -aG <group> $USER and log in again; or
+    where no group may open them: sudo chmod 0666 /dev/nvidia*, and for the time after the next boot
+    the module's option NVreg_DeviceFileMode=0666.
     """
-    nodes = known(snapshot.driver.device_nodes)
-    closed = [node.path for node in nodes if not node.usable]
-    if not closed:
+    nodes = [n for n in known(snapshot.driver.device_nodes) if OPENED_BY_CUDA.fullmatch(n.path)]
+    closed = [node for node in nodes if not node.usable]
+    if not closed or known_or(snapshot.driver.cuda_init_code, None) == 0:
         return None
+    paths = [node.path for node in closed]
     return Finding(
-        evidence=(f"no permission to read and write: {', '.join(closed)}",),
+        evidence=(f"no permission to read and write: {', '.join(paths)}",),
         cause="CUDA finds no device for this user while root may see them all",
-        fix="ls -l /dev/nvidia* shows the group: sudo usermod -aG <group> $USER and log in again",
+        fix=_join(closed)
+        or f"sudo chmod 0666 {' '.join(paths)}, and for the time after the next "
+        "boot put 'options nvidia NVreg_DeviceFileMode=0666' into /etc/modprobe.d/nvidia.conf, "
+        "unless a udev rule sets another mode",
     )
 
 
@@ -249,13 +270,16 @@ def device_order_unknown(snapshot: Snapshot) -> Finding | None:
     )
 
 
-def visible(snapshot: Snapshot) -> tuple[str, VisibleDevices | None]:
-    """The value of CUDA_VISIBLE_DEVICES and how CUDA reads it; None where it is not set."""
-    value = snapshot.environment.get(VARIABLE)
-    if value is None:
-        return "", None
-    try:
-        count = len(known(snapshot.nvml.gpus))
-    except NotObserved:
-        count = None  # the list can still be read, only not be held against the machine
-    return value, parse_visible_devices(value, device_count=count)
+def _example(snapshot: Snapshot) -> str:
+    return "0" if len(known_or(snapshot.nvml.gpus, ())) == 1 else "0,1"
+
+
+def _join(nodes: list[DeviceNode]) -> str | None:
+    """The command after which the group's permission is this user's; None where it has none."""
+    if any(known_or(node.mode, "crw-rw----")[4:6] != "rw" for node in nodes):
+        return None
+    groups = {known_or(node.group, "<group>") for node in nodes} - {"root"}
+    if not groups:
+        return None
+    shown = "ls -l /dev/nvidia* shows the group: " if "<group>" in groups else ""
+    return f"{shown}sudo usermod -aG {','.join(sorted(groups))} $USER and log in again"

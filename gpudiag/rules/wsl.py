@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpudiag.finding import Finding, Severity, rule
 from gpudiag.rules.machine import DRIVER_TO_INSTALL
-from gpudiag.snapshot import Missing, NotObserved, Snapshot, known
+from gpudiag.snapshot import Missing, NotObserved, Snapshot, known, known_or
 
 WINDOWS_LIBRARIES = "/usr/lib/wsl/lib"
 DOCUMENTATION = "https://docs.nvidia.com/cuda/wsl-user-guide/"
@@ -22,6 +22,9 @@ def linux_driver_in_wsl(snapshot: Snapshot) -> Finding | None:
 
     In WSL the Windows driver brings libcuda along, in /usr/lib/wsl/lib. A second one, from a Linux
     package, stands in the system's folders and is loaded in its place.
+
+    Cure: sudo apt purge 'libnvidia-compute*' (libcuda1 on Debian; with the packages that need it),
+    then wsl --shutdown in Windows.
     """
     if not known(snapshot.system.wsl):
         return None
@@ -34,8 +37,7 @@ def linux_driver_in_wsl(snapshot: Snapshot) -> Finding | None:
             f"driver libraries of Linux packages: {', '.join(versions)}",
         ),
         cause="the Linux library finds no Linux driver in WSL's kernel: CUDA finds no device",
-        fix="sudo apt purge 'nvidia-*' 'libnvidia-*' && sudo apt autoremove, then "
-        "wsl --shutdown in Windows",
+        fix=f"{_purge(snapshot)} (with the packages that need it), then wsl --shutdown in Windows",
     )
 
 
@@ -111,3 +113,10 @@ def no_gpu_in_container_of_wsl(snapshot: Snapshot) -> Finding | None:
         cause="no program in this container can reach a GPU",
         fix="start it with 'docker run --gpus all …' (podman: --device nvidia.com/gpu=all)",
     )
+
+
+def _purge(snapshot: Snapshot) -> str:
+    """Removes the package with libcuda.so.1, and leaves the toolkits of CUDA and of containers."""
+    system = known_or(snapshot.system.os_name, "").lower()
+    package = "libcuda1" if "debian" in system else "'libnvidia-compute*'"
+    return f"sudo apt purge {package}"

@@ -130,6 +130,27 @@ def test_a_healthy_machine_fits_one_screen(run):
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_a_newer_library_than_the_driver_contradicts_no_verdict(run):
+    torch = {"cuda_version": "13.0", "version": "2.14.1+cu130"}
+    compat = {"cuda_driver_version": "13.0", "cuda_init_code": 0}
+
+    done = run("diagnose", saved=machine(h100(0), torch=torch, driver=compat))
+
+    assert "torch's CUDA 13.0 runs on the CUDA 13.0 of cuda-compat ✓" in done.stdout
+    assert "✗" not in done.stdout
+
+
+def test_the_report_is_as_wide_as_columns_says_also_in_a_pipe(run):
+    saved = machine(h100(0), torch={"cuda_version": "13.0"})
+
+    def width(columns):
+        done = run("diagnose", saved=saved, env={"COLUMNS": columns})
+        return max(map(len, done.stdout.splitlines()))
+
+    assert 80 < width("") <= 100
+    assert width("80") <= 80
+
+
 def test_notes_do_not_follow_a_line_that_says_that_nothing_is_wrong(run):
     older_slot = {"pcie_generation_max": 4, "pcie_generation_gpu_max": 5}
 

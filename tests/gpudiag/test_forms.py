@@ -17,6 +17,7 @@ from gpudiag.diagnose import Report, diagnose
 from gpudiag.finding import Finding, Severity
 from gpudiag.render import FORMS, render
 from gpudiag.render.as_table import as_csv as table_csv
+from gpudiag.render.as_table import as_text as table_text
 from gpudiag.rules import RULES
 from gpudiag.snapshot import GpuProcess, Missing, Snapshot
 from gpudiag.tables import TABLES
@@ -479,3 +480,23 @@ def test_the_command_prints_every_form(form, tmp_path):
 
 def test_the_json_of_hostile_facts_is_json():
     assert json.loads(render(hostile(), "json").encode())
+
+
+def test_a_table_fits_a_narrow_terminal():
+    rows = [
+        {
+            "index": 0,
+            "unaccounted_bytes": 3 * GIB,
+            "age_s": 7261.0,
+            "orphaned": "its parent is gone",
+            "command": "python train.py --data /data/imagenet --epochs 90 --batch-size 256",
+        }
+    ]
+
+    assert table_text(rows, empty="", width=60) == (
+        "index  unaccounted  age   orphaned          command\n"
+        "       GiB          s\n"
+        "-----  -----------  ----  ----------------  ----------------\n"
+        "0      3.00         7261  its parent is g…  python train.py…"
+    )
+    assert table_text(rows, empty="", width=200) == table_text(rows, empty="")

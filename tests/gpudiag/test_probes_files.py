@@ -271,6 +271,9 @@ def test_only_variables_of_the_allow_list_are_recorded():
         ("Cuda_Visible_Devices", "CUDA_VISIBLE_DEVICES"),
         ("PYTORCH_CUDA_ALLOC_CONFIG", "PYTORCH_CUDA_ALLOC_CONF"),
         ("CUDA_LAUNCH_BLOCKIN", "CUDA_LAUNCH_BLOCKING"),
+        ("NCLC_DEBUG", "NCCL_DEBUG"),
+        ("NCCL_P2P_DISABLED", "NCCL_P2P_DISABLE"),
+        ("pytorch_cuda_alloc_config", "PYTORCH_CUDA_ALLOC_CONF"),
         ("NCCL_DEBUG", None),
         ("CUDA_PATH", None),
         ("CUDA_CACHE_DISABLE", None),
@@ -281,6 +284,20 @@ def test_only_variables_of_the_allow_list_are_recorded():
 )
 def test_a_slip_of_the_pen_is_told_from_another_variable(name, meant):
     assert meant_by(name) == meant
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("NCCL_PXN_DISABLE", "NCCL_IBEXT_DISABLE", "NCCL_NVB_DISABLE", "CUDA_MODULE_DATA_LOADING"),
+        *("RCCL_DEBUG", "CCL_DEBUG", "UCC_SOCKET_IFNAME", "KMP_NUM_THREADS", "OLD_LIBRARY_PATH"),
+        *("PYTORCH_HIP_ALLOC_CONF", "PYTORCH_NO_HIP_MEMORY_CACHING", "CUDA11_HOME", "CUDA_HOME2"),
+        *("LD_LIBRARY_PATH_OLD", "LT_LD_LIBRARY_PATH", "LD_LIBRARY_PATH_64", "_LD_LIBRARY_PATH"),
+        *("LIBRARY_PATH", "GPU_VISIBLE_DEVICES", "TPU_VISIBLE_DEVICES", "TORCH_XPU_ARCH_LIST"),
+    ],
+)
+def test_a_variable_of_another_program_or_another_purpose_is_no_slip(name):
+    assert meant_by(name) is None
 
 
 def test_a_misspelt_variable_keeps_its_value():

@@ -1,5 +1,7 @@
 """Facts that single rules need: files in shared memory, the toolkit, what variables name."""
 
+import sys
+
 import pytest
 from builders import only, snapshot
 
@@ -225,3 +227,14 @@ def test_what_slurm_granted_is_recorded_and_who_asked_for_it_is_not(tmp_path):
     seen = environment(Host(root=tmp_path, environment=granted | personal), 5)
 
     assert {v.name: v.value for v in seen.variables} == granted
+
+
+def test_an_environment_that_was_activated_through_a_link_is_the_same(tmp_path):
+    link = tmp_path / "venv"
+    link.symlink_to(sys.prefix)
+
+    def prefix(active):
+        return packages(Host(environment={"VIRTUAL_ENV": str(active)}), 5).prefix
+
+    assert prefix(link) == str(link)
+    assert prefix(tmp_path) == sys.prefix

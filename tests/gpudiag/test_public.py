@@ -116,6 +116,7 @@ def test_devices_are_selected_by_the_variable(monkeypatch, value, set_to):
     ("value", "message"),
     [
         ("0,0", r"expected every GPU once, got '0,0' with '0' twice: CUDA would hide all of them"),
+        ("GPU-6018366c,GPU-6018366c-14b6", r"with 'GPU-6018366c-14b6' twice"),
         ("0\uff0c1", r"expected indices or UUIDs with commas, got .* is not the ASCII one"),
         ("first", r"expected indices or UUIDs with commas, got 'first'"),
         ("MIG-x", r"got 'MIG-x': 'MIG-x' is no UUID: 'gpudiag devices' shows them"),

@@ -1,6 +1,7 @@
 """Record: a program run unchanged, its GPUs sampled by the simulator, the verdict by hand."""
 
 import csv
+import datetime as dt
 import os
 import pty
 import signal
@@ -98,6 +99,25 @@ def test_a_folder_that_is_there_is_not_written_over(record, tmp_path):
     assert done.returncode == 2
     assert done.stderr == "gpudiag: expected a new folder for the record, got out: File exists\n"
     assert not (tmp_path / "ran").exists()
+
+
+def test_records_that_begin_in_the_same_second_have_a_folder_each(tmp_path):
+    now = dt.datetime.now()  # noqa: DTZ005 - local, as the names are
+    taken = [now + dt.timedelta(seconds=later) for later in range(60)]
+    for second in taken:
+        (tmp_path / f"gpudiag-record-{second:%Y%m%d-%H%M%S}").mkdir()
+    command = [sys.executable, "-m", "gpudiag", "record", "--", "sh", "-c", "echo ran; exit 5"]
+
+    done = [
+        subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+        for _ in range(2)
+    ]
+
+    assert [(each.stdout, each.returncode) for each in done] == [("ran\n", 5)] * 2
+    folders = {each.stderr.splitlines()[-1].removeprefix("record: ") for each in done}
+    assert len(folders) == 2
+    assert all((tmp_path / folder / "record.csv").exists() for folder in folders)
+    assert len(list(tmp_path.iterdir())) == len(taken) + 2
 
 
 def test_a_program_that_is_not_there_is_one_line(record, tmp_path):

@@ -48,7 +48,25 @@ def cleaned(text, **identity):
         ("--token=abc123 --password s3cret", "--token=redacted --password redacted"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig", "redacted"),
         ("ghs_abcdefghijklmnop glpat-abcdefghijklmnop", "redacted redacted"),
+        (
+            "https://x.blob.core/f?se=1&sig=aBc%2F&sv=2",
+            "https://x.blob.core/f?se=1&sig=redacted&sv=2",
+        ),
+        ("https://s3/f?X-Amz-Signature=fade", "https://s3/f?X-Amz-Signature=redacted"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic redacted"),
+        ("'Authorization': 'Bearer abcdef'", "'Authorization': 'Bearer redacted'"),
+        ("-H 'Bearer abcdefghijk'", "-H 'Bearer redacted'"),
+        ("ASIAABCDEFGHIJKLMNOP", "redacted"),
+        ("--api-key abcdef --lr 1", "--api-key redacted --lr 1"),
+        ("password: hunter", "password: redacted"),
+        ('{"api_key": "abcdef"}', '{"api_key": "redacted"}'),
+        ("HF_TOKEN=abcdef", "HF_TOKEN=redacted"),
+        ("https://hooks.slack.com/services/T0/B0/xyz", "https://hooks.slack.com/redacted"),
+        ("postgres://bob:p@ss/word@db", "postgres://redacted@db"),
         # what looks similar and is none of it
+        ("a bearer token, a password is required",) * 2,
+        ("SyntaxError: invalid token at line x; max_tokens=5 --password -v",) * 2,
+        ("git+https://github.com/x/y@main http://proxy:3128/x",) * 2,
         ("tokenizers==0.21.1 serialize=1", "tokenizers==0.21.1 serialize=1"),
         ("a serial bus", "a serial bus"),
         ("undefined symbol: memcpy@GLIBC_2.14", "undefined symbol: memcpy@GLIBC_2.14"),
@@ -62,6 +80,13 @@ def cleaned(text, **identity):
 )
 def test_what_names_a_person_or_a_network_is_hidden(text, expected):
     assert cleaned(text) == expected
+
+
+def test_the_host_that_the_ranks_meet_on_is_hidden_wherever_it_is():
+    seen = redact(snapshot(env={"NCCL_COMM_ID": "login7.corp.example.com:4000", "NCCL_DEBUG": "I"}))
+
+    assert seen.environment.get("NCCL_COMM_ID") == "redacted:4000"
+    assert seen.environment.get("NCCL_DEBUG") == "I"
 
 
 def test_the_host_name_is_hidden_as_a_word_with_its_domain():
@@ -112,6 +137,21 @@ def test_shortened_uuids_still_join_findings_and_variables():
     seen = redact(snapshot(gpus=[gpu(0, uuid=UUID)], env={"CUDA_VISIBLE_DEVICES": UUID}))
 
     assert seen.environment.get("CUDA_VISIBLE_DEVICES") == seen.nvml.gpus[0].uuid == "GPU-6018366c"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (UUID, "GPU-6018366c"),
+        (UUID[:17], "GPU-6018366c"),
+        (f"{UUID[:-1]}b", "GPU-6018366c-redacted"),
+        (f"{UUID[:13]}f658,GPU-6018366c", "GPU-6018366c-redacted,GPU-6018366c"),
+    ],
+)
+def test_a_uuid_that_is_wrong_at_its_end_is_still_that_of_no_gpu(value, expected):
+    seen = redact(snapshot(gpus=[gpu(0, uuid=UUID)], env={"CUDA_VISIBLE_DEVICES": value}))
+
+    assert seen.environment.get("CUDA_VISIBLE_DEVICES") == expected
 
 
 def test_versions_that_look_like_addresses_are_kept():

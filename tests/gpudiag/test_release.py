@@ -59,15 +59,15 @@ def orphan():
 
 @pytest.fixture
 def release(nvml):
-    def command(*options, orphan, say="", scenario=None):
-        held = {"gpu.0.process.0": f"{orphan} {3 * GIB} compute"}
+    def command(*options, orphan, say="", scenario=None, base="healthy_8", changes=None):
+        held = {"gpu.0.process.0": f"{orphan} {3 * GIB} compute"} | (changes or {})
         return subprocess.run(
             [sys.executable, "-m", "gpudiag", "release", *options],
             input=say,
             check=False,
             capture_output=True,
             text=True,
-            env=os.environ | (scenario or nvml("healthy_8", changes=held)),
+            env=os.environ | (scenario or nvml(base, changes=held)),
         )
 
     return command
@@ -191,6 +191,29 @@ def test_a_process_without_gpu_memory_is_refused(release, orphan):
     assert is_alive(idle)
     assert f"not {idle}: it holds no GPU memory that can be seen from here\n" in done.stdout
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("driver_not_loaded", "who is on a GPU is not known: NVML did not start"),
+        ("healthy_8", "GPU 5, 6, 7: NVML was asked and did not answer"),
+    ],
+)
+def test_a_gpu_that_was_not_asked_is_no_proof_that_nothing_is_left(release, orphan, base, said):
+    pid = orphan()
+
+    done = release(
+        "--yes",
+        orphan=1,
+        changes={"gpu.5.handle": "crash", "gpu.5.process.0": f"{pid} {3 * GIB} compute"},
+        base=base,
+    )
+
+    assert done.stdout == "no process of yours is seen on a GPU\n"
+    assert done.stderr.startswith(f"gpudiag: {said}")
+    assert done.returncode == 1
+    assert is_alive(pid)
 
 
 def refusal(seen_holder, host=None):

@@ -3,6 +3,7 @@ from builders import ABSENT, only, silent, snapshot
 
 from gpudiag.finding import Severity
 from gpudiag.rules import driver
+from gpudiag.rules.machine import NVIDIA_REPOSITORY
 from gpudiag.snapshot import Missing, NotObserved, PciDevice
 
 BARE = {"container": None, "os_name": "Ubuntu 22.04.4 LTS", "kernel": "6.8.0-45-generic"}
@@ -35,7 +36,11 @@ def test_a_gpu_without_any_part_of_the_driver_needs_the_driver():
 @pytest.mark.parametrize(
     ("os_name", "command"),
     [
-        ("Debian GNU/Linux 12 (bookworm)", "sudo apt install nvidia-driver firmware-misc-nonfree"),
+        ("Debian GNU/Linux 12 (bookworm)", f"{NVIDIA_REPOSITORY} sudo apt install nvidia-open &&"),
+        ("Fedora Linux 42 (Workstation)", f"{NVIDIA_REPOSITORY} sudo dnf install nvidia-open &&"),
+        ("AlmaLinux 10.0 (Purple Lion)", f"{NVIDIA_REPOSITORY} sudo dnf install nvidia-open &&"),
+        ("Oracle Linux Server 9.4", "sudo dnf module install nvidia-driver:580"),
+        ("Amazon Linux 2023.6.20241010", "sudo dnf module install nvidia-driver:580"),
         ("Rocky Linux 9.4 (Blue Onyx)", "sudo dnf module install nvidia-driver:580"),
         ("NixOS 24.05", "install driver 580 or newer from nvidia.com/drivers"),
     ],

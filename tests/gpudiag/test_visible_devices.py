@@ -1,12 +1,20 @@
 import subprocess
 
 import pytest
-from builders import gpu, only, silent, snapshot
+from builders import GIB, gpu, only, silent, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpudiag.rules import modes, visibility
-from gpudiag.snapshot import DeviceNode, GpuProcess, Misspelling, NotObserved, PciDevice
+from gpudiag.rules import modes, torch_build, visibility
+from gpudiag.rules.system import few_cpus_for_the_gpus
+from gpudiag.snapshot import (
+    DeviceNode,
+    GpuProcess,
+    Misspelling,
+    NotObserved,
+    PciDevice,
+    TorchDevice,
+)
 from gpudiag.visible_devices import parse_visible_devices
 
 FULL_WIDTH_COMMA = "0\uff0c1"
@@ -99,6 +107,8 @@ RULES = (
         ("0,0", "GD303"),
         ("0,2", "GD304"),
         ("GPU-99999999", "GD304"),
+        ("GPU-", "GD304"),
+        ("GPU-00000001,GPU-00000001-1111", "GD303"),
     ],
 )
 def test_each_fault_is_found_by_one_rule(value, expected):
@@ -133,6 +143,72 @@ def test_the_end_of_the_list_is_told_with_what_is_left():
 
     assert finding.evidence[1] == "it names index 2, with 2 GPU(s) counted from 0"
     assert finding.cause == "CUDA stops reading there and uses: 0"
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong", "used"),
+    [
+        ("GPU-00000001,GPU-deadbeef,GPU-00000000", "GPU-deadbeef, which is no GPU", "GPU-00000001"),
+        ("GPU-0000000", "'GPU-0000000', with which the UUIDs of 2 GPUs begin", "no GPU"),
+    ],
+)
+def test_the_uuids_before_one_that_no_gpu_has_are_used(value, wrong, used):
+    finding = only(visibility.visible_device_does_not_exist, seen(value))
+
+    assert finding.evidence[1].startswith(f"it names {wrong}")
+    assert finding.cause == f"CUDA stops reading there and uses: {used}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [(visibility.visible_device_repeated, "0,0"), (visibility.visible_devices_malformed, "0 1")],
+)
+@pytest.mark.parametrize(("gpus", "example"), [(1, "0"), (2, "0,1")])
+def test_the_cure_names_gpus_that_there_are(rule, value, gpus, example):
+    assert f"export CUDA_VISIBLE_DEVICES={example}" in only(rule, seen(value, gpus=gpus)).fix
+    assert silent(visibility.visible_device_does_not_exist, seen(example, gpus=gpus))
+
+
+ADA = {"name": "RTX 4090", "uuid": "GPU-aaaaaaaa", "compute_capability": (8, 9)}
+PASCAL = {"name": "GTX 1060", "uuid": "GPU-bbbbbbbb", "compute_capability": (6, 1)}
+
+
+def two_kinds(env, **torch):
+    build = {"cuda_version": "13.0", "arch_list": ("sm_75", "sm_86", "sm_90"), **torch}
+    return snapshot(gpus=[gpu(0, **ADA), gpu(1, **PASCAL)], env=env, torch=build)
+
+
+IN_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def test_a_gpu_that_this_process_does_not_see_needs_no_code():
+    for env in (IN_ORDER | {"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "GPU-aaaaaaaa"}):
+        assert silent(torch_build.no_kernel_image, two_kinds(env))
+
+    for env in ({}, IN_ORDER | {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": ""}):
+        assert only(torch_build.no_kernel_image, two_kinds(env)).subject == "gpu:GPU-bbbbbbbb"
+
+
+def test_an_index_of_gpus_that_are_ordered_by_speed_is_known_by_what_torch_lists():
+    first = {"CUDA_VISIBLE_DEVICES": "0"}
+    listed = TorchDevice(
+        index=0,
+        name="RTX 4090",
+        uuid="GPU-aaaaaaaa",
+        compute_capability=(8, 9),
+        memory_total_bytes=24 * GIB,
+    )
+
+    assert silent(torch_build.no_kernel_image, two_kinds(first, devices=(listed,)))
+    with pytest.raises(NotObserved, match="counts the fastest GPU first"):
+        torch_build.no_kernel_image(two_kinds(first))
+
+
+def test_cpus_are_held_against_the_gpus_that_this_process_uses():
+    machine = {"system": {"cpu_affinity_count": 8, "cpu_quota": None}, "gpus": [gpu(0)] * 8}
+
+    assert silent(few_cpus_for_the_gpus, snapshot(**machine, env={"CUDA_VISIBLE_DEVICES": "0"}))
+    assert only(few_cpus_for_the_gpus, snapshot(**machine, env={}))
 
 
 def test_a_misspelt_variable_is_named_with_the_one_meant():
