@@ -199,8 +199,6 @@ def _fault_of_numbers(spec: Any) -> str:
             isinstance(n, int | float) and math.isfinite(n) for n in numbers
         ):
             return f"{name} must be numbers, got {numbers!r}"
-    if max(spec.mean, default=0) > 1:
-        return f"mean must be of values from 0 (black) to 1 (white), got {spec.mean!r}"
     if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:  # noqa: PLR2004
         return f"random_area must be two shares of an image, got {area!r}"
     if not isinstance(spec.flip, int | float) or not 0 <= spec.flip <= 1:

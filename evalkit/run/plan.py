@@ -222,9 +222,11 @@ def choose_transform(
 
 def _understood(stored: Mapping[str, Any]) -> TransformSpec | None:
     """Return the transform in a checkpoint if evalkit wrote it; others mean something else."""
-    if not {"resize", "crop"} & {*stored}:  # the usual sizes would be as good as any
-        return None
     try:
-        return TransformSpec.from_dict(stored)
+        spec = TransformSpec.from_dict(stored)
     except (InputError, TypeError):
         return None
+    if stored.keys() >= spec.as_dict().keys():
+        return spec
+    names_size = not stored.keys().isdisjoint(("resize", "crop"))  # else any size is as good
+    return spec if names_size and max(spec.mean) <= 1 else None
