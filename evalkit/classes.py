@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,19 +72,38 @@ def join(
         )
     names = tuple(str(name) for name in known)
     outputs = _positions(names)
+    outputs |= _composed_otherwise(source.classes, outputs)
     unknown = tuple(name for name in source.classes if name not in outputs)
     warnings: tuple[str, ...] = ()
-    if source.numbered and unknown and _all_positions(source.classes, len(names)):
+    none_known = bool(unknown) and len(unknown) == len(source.classes)
+    if source.numbered and none_known and _all_positions(source.classes, len(names)):
         outputs = {str(position): position for position in range(len(names))}
         warnings = (_about_numbers(source, names, named_by),)
-        unknown = ()
-    if unknown and (on_unknown == "fail" or len(unknown) == len(source.classes)):
+        unknown, none_known = (), False
+    if unknown and (on_unknown == "fail" or none_known):
         raise InputError(_about_unknown(source, names, unknown, named_by))
     return Joined(names=names, outputs=outputs, unknown=unknown, warnings=warnings)
 
 
 def _positions(names: Sequence[str]) -> dict[str, int]:
     return {name: position for position, name in enumerate(names)}
+
+
+def _composed_otherwise(labels: Sequence[str], outputs: Mapping[str, int]) -> dict[str, int]:
+    """Find labels that are names but for how Unicode composes letters, which macOS may change."""
+    if all(map(str.isascii, labels)):
+        return {}
+    at = {_composed(name): position for name, position in outputs.items()}
+    known, written = (Counter(map(_composed, names)) for names in (outputs, labels))
+    return {
+        label: at[composed]
+        for label in labels
+        if label not in outputs and known[composed := _composed(label)] == written[composed] == 1
+    }
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _all_positions(labels: Sequence[str], number: int) -> bool:
@@ -97,13 +118,27 @@ def _about_unknown(
         if len(unknown) < len(source.classes)
         else "none of them fits, so name the outputs of the model in their order with classes"
     )
+    if source.numbered and len(unknown) < len(source.classes):
+        advice = (
+            "others of its numbers are names of outputs, and so are no positions: write the names "
+            f"of classes into the data, or {advice}"
+        )
     if any(name.strip() in names for name in unknown):
         advice = f"remove the blanks around {some([*map(repr, unknown)])}"
+    elif alike := _alike(unknown, names):
+        advice = f"write them alike, as only blanks or case differ: {some(alike)}"
     return (
         f"data must have only classes that the model knows by the {named_by}, "
         f"{counted(len(names), 'name')} such as {some(names)}, got "
         f"{counted(len(unknown), 'other')} in {source.name}: {some(unknown)}: {advice}"
     )
+
+
+def _alike(unknown: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return what is a name but for blanks, case or the composition of letters, with that name."""
+    similar = {_composed(name).strip().casefold(): name for name in names}
+    found = ((name, similar.get(_composed(name).strip().casefold())) for name in unknown)
+    return [f"{name!r} and {like!r}" for name, like in found if like is not None]
 
 
 def _about_numbers(source: Source, names: Sequence[str], named_by: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.csv_faults import twins
 from evalkit.errors import InputError
+from evalkit.output_names import names_given
 from evalkit.predictions import arrange, read_batches, stored_classes
 from evalkit.report.headline import level_of
 from evalkit.report.html import as_html
@@ -92,7 +93,7 @@ class Evaluation:
         cls,
         predictions: pd.DataFrame,
         *,
-        classes: Sequence[str],
+        classes: Sequence[str] | Mapping[str, int],
         run: Mapping[str, Any] | None = None,
         method: Method = USUAL,
         group_by: Sequence[str] = (),
@@ -104,7 +105,7 @@ class Evaluation:
             predictions: One row per sample with the columns ``label`` and ``prediction`` (class
                 names, text or categorical), any others of `evalkit.predictions.COLUMNS`, and
                 whatever else is known of a sample. Values of ``index`` differ from each other.
-            classes: Names of the C classes, in class order.
+            classes: Names of the C classes, in class order, or a dict from name to position.
             run: How the predictions were made: any of ``unreadable``, ``checkpoint``, ``model``,
                 ``transform``, ``precision_flags``, ``environment``, ``throughput``, the lists
                 ``checks`` (as `evalkit.checks.Check.as_dict` gives them) and ``warnings``, and in
@@ -124,7 +125,7 @@ class Evaluation:
         study.add(predictions)
         samples.add(predictions)
         return cls(
-            **study.results([str(name) for name in classes], run=run),
+            **study.results(names_given(classes), run=run),
             predictions=arrange(predictions),
             record=run,
             samples=samples,
@@ -139,7 +140,7 @@ class Evaluation:
         label_column: str = "label",
         prediction_column: str = "prediction",
         confidence_column: str | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | Mapping[str, int] | None = None,
         method: Method = USUAL,
         group_by: Sequence[str] = (),
         images: Path | None = None,
@@ -152,8 +153,8 @@ class Evaluation:
             label_column: True class.
             prediction_column: Given class.
             confidence_column: Probability of the given class; ``confidence`` where there is one.
-            classes: Names of the classes in their order; otherwise those of a
-                ``predictions.parquet`` of ours, or those that occur, sorted.
+            classes: Names of the classes in their order, or a dict from name to position; otherwise
+                those of a ``predictions.parquet`` of ours, or those that occur, sorted.
             method: How scores are averaged, and how their intervals are made.
             group_by: Columns whose values make slices.
             images: Folder that the column ``path`` is relative to, for thumbnails in the report.
@@ -183,11 +184,12 @@ class Evaluation:
                 f"table must have classes that more than blanks tell apart, got {alike} in "
                 f"{table}: remove the blanks"
             )
-        if classes is None:
-            classes = _in_order(tally.classes(), stored_classes(Path(table)))
-        if classes is None:
+        names: Sequence[str] | None = None if classes is None else names_given(classes)
+        if names is None:
+            names = _in_order(tally.classes(), stored_classes(Path(table)))
+        if names is None:
             study.probabilities.refuse_lists(ORDER_UNKNOWN)
-        results = study.results(classes if classes is not None else tally.classes())
+        results = study.results(names if names is not None else tally.classes())
         results["summary"]["warnings"] += filter(None, [repeats.warning()])
         if confidence_column is not None and tally.invalid("confidence"):
             raise InputError(tally.invalid("confidence").replace("confidence", confidence_column))

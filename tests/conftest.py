@@ -8,7 +8,9 @@ from nvml_simulator import simulator
 
 collect_ignore = ["fake_gpus.py"]  # a program: it changes torch as a whole
 
-os.environ.pop("COLUMNS", None)  # reports would be as wide as somebody's terminal
+# Reports would be as wide as somebody's terminal; readline sets it past Python's own environment.
+os.environ.pop("COLUMNS", None)
+os.unsetenv("COLUMNS")
 
 # A shell that runs this in the background lets it, and all programs that it starts, ignore Ctrl-C,
 # and nohup the end of the terminal; what has a handler here is as usual in the programs.

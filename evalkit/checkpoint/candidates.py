@@ -23,6 +23,7 @@ MAX_ITEMS = 100  # of a list
 THE_FILE_ITSELF = "."
 # Parts of a checkpoint that hold tensors which are no weights.
 _NOT_WEIGHTS = re.compile(r"optim|scheduler|scaler|rng|callbacks|loops|metric", re.IGNORECASE)
+_FORMER = re.compile(r"(^|[._])(init|initial|pretrained|prev|previous|old)([._]|$)", re.IGNORECASE)
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?|shadow|teacher)([._]|$)", re.IGNORECASE)
 
 
@@ -50,6 +51,21 @@ class Candidate:
     def is_averaged(self) -> bool:
         """Whether the name says that these are averages of the weights (EMA, SWA, a teacher)."""
         return is_averaged(self.name)
+
+    @property
+    def is_former(self) -> bool:
+        """Whether the name says that these are weights from before the training."""
+        return is_former(self.name)
+
+
+def is_former(name: str) -> bool:
+    """Whether a name speaks of weights from before the training.
+
+    Example:
+        >>> [is_former(name) for name in ("initial_state_dict", "state_dict", "initializer")]
+        [True, False, False]
+    """
+    return _FORMER.search(name) is not None
 
 
 def is_averaged(name: str) -> bool:

@@ -12,7 +12,8 @@ from evalkit.checkpoint.candidates import find_candidates, is_averaged
 from evalkit.checkpoint.fit import no_candidates
 from evalkit.checkpoint.guess import guess_model
 from evalkit.checkpoint.layout import strip_wrappers
-from evalkit.checkpoint.report import found_classes, found_value
+from evalkit.checkpoint.report import found_value
+from evalkit.checkpoint.stored_classes import found_classes
 from evalkit.errors import InputError
 from evalkit.wording import counted, some
 
@@ -94,7 +95,7 @@ def _guessed(contents: Contents, weights: str | None) -> Choice:
             f"({_inventory(contents)}): {guess.reason}{WHOLE_MODULE if whole else ''}"
         )
     model = models.build(guess.spec, num_classes=guess.num_classes)
-    return Choice(model=model, spec=guess.spec, guess=guess.reason)
+    return Choice(model=model, spec=guess.spec, guess=None if guess.is_named else guess.reason)
 
 
 def _module_in(contents: Contents, weights: str | None) -> nn.Module | None:

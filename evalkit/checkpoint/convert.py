@@ -15,9 +15,10 @@ from evalkit.checkpoint.guess import guess_model
 from evalkit.checkpoint.layout import AVERAGE_COUNTER, unwrapped_keys
 from evalkit.checkpoint.peculiar import peculiarity
 from evalkit.checkpoint.read import read
-from evalkit.checkpoint.report import found_classes, found_value, plain_dict_of
+from evalkit.checkpoint.report import found_value, plain_dict_of
 from evalkit.checkpoint.save import write_checkpoint
 from evalkit.checkpoint.scattered import whole
+from evalkit.checkpoint.stored_classes import found_classes
 from evalkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _chosen(contents: Contents, weights: str | None) -> tuple[Candidate, list[Ca
     if weights is not None:
         chosen = named_candidate(contents, found, weights)
     else:
-        chosen = max(found, key=lambda one: (not one.is_averaged, one.weight))
+        chosen = max(found, key=lambda one: (not one.is_former, not one.is_averaged, one.weight))
     return chosen, [one for one in found if one is not chosen]
 
 

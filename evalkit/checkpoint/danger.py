@@ -34,6 +34,7 @@ _MODULES = frozenset(
         *("_pickle", "pip", "asyncio", "multiprocessing", "operator", "urllib", "http", "signal"),
     )
 )
+_VALUES = ("builtins.slice", "builtins.range", "builtins.tuple")  # that pandas pickles, say
 _PLACES = (
     *("torch.serialization.", "torch.hub.", "torch.jit.", "torch.ops.", "torch.utils.cpp_ext"),
     *("torch.multiprocessing.", "torch.compile", "torch.from_file", "torch.load", "torch.save"),
@@ -49,7 +50,9 @@ def dangerous(names: Iterable[str]) -> list[str]:
         ['posix.system']
     """
     return [
-        name for name in names if name.startswith(_PLACES) or name.partition(".")[0] in _MODULES
+        name
+        for name in names
+        if name not in _VALUES and (name.startswith(_PLACES) or name.partition(".")[0] in _MODULES)
     ]
 
 

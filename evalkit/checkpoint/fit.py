@@ -55,7 +55,7 @@ class Fit:
 
 
 def best_fit(contents: Contents, model: nn.Module, weights: str | None) -> tuple[Fit, list[Fit]]:
-    """Lay every set of weights upon *model* and choose: the fullest, raw before averaged.
+    """Lay every set of weights upon *model* and choose: the fullest, trained, raw before averaged.
 
     Args:
         contents: What `read` returned.
@@ -70,8 +70,13 @@ def best_fit(contents: Contents, model: nn.Module, weights: str | None) -> tuple
     """
     wanted = named_tensors(model)
     fits = [_fit(contents, found, wanted) for found in _candidates(contents, weights)]
-    chosen = max(fits, key=lambda fit: (fit.match.elements, not fit.candidate.is_averaged))
+    chosen = max(fits, key=_preference)
     return chosen, fits
+
+
+def _preference(fit: Fit) -> tuple[int, bool, bool]:
+    candidate = fit.candidate
+    return fit.match.elements, not candidate.is_former, not candidate.is_averaged
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ class Guess:
     reason: str
     spec: str | None = None  # such as "torchvision:resnet18"
     num_classes: int | None = None
+    is_named: bool = False  # whether the file names the model in passing
     others: tuple[str, ...] = ()  # models with the same tensors that may compute differently
     prefix: str | None = None  # below which they are, wrappers aside; None where none was found
 
@@ -55,7 +56,7 @@ def guess_model(tree: object, *, weights: str | None = None) -> Guess:
         ('torchvision:resnet18', 7)
     """
     found = [one for one in find_candidates(tree) if weights in (None, one.name)]
-    raw_first = sorted(found, key=lambda one: (one.is_averaged, -one.weight))
+    raw_first = sorted(found, key=lambda one: (one.is_former, one.is_averaged, -one.weight))
     for candidate in raw_first:
         for prefix, shapes in _views(candidate):
             known = _found(shapes)
@@ -122,6 +123,7 @@ def _chosen(
     return Guess(
         spec=choice,
         num_classes=known.num_classes(shapes),
+        is_named=bool(hinted),
         reason=reason,
         others=others,
         prefix=prefix,

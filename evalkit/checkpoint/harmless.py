@@ -46,10 +46,15 @@ class PlainDtype:
 
 
 class PlainArray:
-    """A NumPy array as it is pickled; ``value`` is the array, or None where it is not plain."""
+    """A NumPy array as it is pickled.
+
+    ``value`` is the array, or None where it is not plain; ``text`` is what a row of objects holds,
+    or None where these are not all text.
+    """
 
     def __init__(self, *_empty: object) -> None:
         self.value: Any = None
+        self.text: list[str] | None = None
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Take the values."""
@@ -57,6 +62,8 @@ class PlainArray:
         flat = dtype.decode(data) if isinstance(dtype, PlainDtype) else None
         if flat is not None:
             self.value = flat.reshape(shape, order="F" if is_fortran else "C")
+        elif isinstance(data, list) and all(isinstance(one, str) for one in data):
+            self.text = data if shape == (len(data),) else None
 
 
 def plain_scalar(dtype: object, data: object) -> Any:

@@ -20,7 +20,8 @@ from evalkit.checkpoint.inert import Inert
 from evalkit.checkpoint.layout import strip_wrappers
 from evalkit.checkpoint.peculiar import is_quantised, peculiarity
 from evalkit.checkpoint.read import read
-from evalkit.checkpoint.report import found_classes, found_value, plain_dict_of
+from evalkit.checkpoint.report import found_value, plain_dict_of
+from evalkit.checkpoint.stored_classes import found_classes
 from evalkit.wording import counted, some
 
 LONGEST_TEXT = 60

@@ -15,7 +15,8 @@ from evalkit.checkpoint.fit import Fit, best_fit, head_size_of, named_tensors
 from evalkit.checkpoint.peculiar import why_peculiar
 from evalkit.checkpoint.read import Contents, read
 from evalkit.checkpoint.refusal import why_refused
-from evalkit.checkpoint.report import LoadReport, found_classes, found_value, plain_dict_of
+from evalkit.checkpoint.report import LoadReport, found_value, plain_dict_of
+from evalkit.checkpoint.stored_classes import stored_classes
 from evalkit.errors import InputError
 from evalkit.wording import counted, share, some
 
@@ -133,7 +134,7 @@ def _report(
 ) -> LoadReport:
     notes = contents.notes
     spec = found_value(notes, "model_spec")
-    classes, head_size = found_classes(notes), head_size_of(fit)
+    stored, head_size = stored_classes(notes), head_size_of(fit)
     container = () if fit.candidate.name == THE_FILE_ITSELF else tuple(map(str, notes))
     return LoadReport(
         path=str(contents.path),
@@ -151,7 +152,7 @@ def _report(
         matched_fraction=fit.fraction,
         dtype_changes=dtype_changes,
         head_size=head_size,
-        classes=classes,
+        classes=stored.names,
         transform=plain_dict_of(found_value(notes, "transform")),
         model_spec=spec if isinstance(spec, str) else None,
         unknown_classes=contents.unknown,
@@ -160,7 +161,8 @@ def _report(
             *([f"nobody named the model: {guess}"] if guess else []),
             *_warnings(fit, fits),
             *warnings_of(contents),
-            *_about_classes(classes, head_size),
+            *_about_classes(stored.names, head_size),
+            *stored.doubts,
         ),
     )
 

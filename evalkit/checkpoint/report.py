@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evalkit.checkpoint.modules import module_attribute
 
-# Under these names tools and tutorials keep the classes: in order of the outputs, as a dict from
-# name to output, or as one from output to name.
-CLASS_KEYS = (
-    *("classes", "class_names", "class_to_idx", "CLASSES", "names", "id2label", "label2id"),
-    *("idx_to_class", "label_names", "labels"),
-)
-# Under these, nothing else: the others may hold the labels of samples, or names of columns.
-SAY_CLASSES = ("classes", "class_names", "class_to_idx", "CLASSES", "id2label", "idx_to_class")
-# Under these names they keep the arguments of the run, and whole models with attributes.
+# Under these names tools and tutorials keep the arguments of the run, and whole models.
 PLACES = (
     *("args", "hyper_parameters", "config", "cfg", "opt", "hparams", "meta", "dataset_meta"),
-    *("model", "ema"),
+    *("datamodule_hyper_parameters", "model", "ema"),
 )
-
 
 MAX_DEPTH = 3  # of what counts as a transform
 MAX_ENTRIES = 100
@@ -76,41 +66,6 @@ class LoadReport:
         }
 
 
-def found_classes(tree: object) -> tuple[str, ...] | None:
-    """Return the class names that a checkpoint carries, in order of the model's outputs.
-
-    Example:
-        >>> found_classes({"class_to_idx": {"dog": 1, "cat": 0}})
-        ('cat', 'dog')
-        >>> found_classes({"names": {0: "cat", 1: "dog"}})
-        ('cat', 'dog')
-        >>> found_classes({"classes": 10}) is None
-        True
-    """
-    found = (_ordered_names(found_value(tree, key)) for key in CLASS_KEYS)
-    return next((names for names in found if names), None)
-
-
-def unusable_classes(tree: object) -> str | None:
-    """Return how a checkpoint names its classes where no output can be told from it, or None.
-
-    Example:
-        >>> unusable_classes({"class_to_idx": {"dog": 1, "cat": 2}})
-        "class_to_idx={'cat': 2, 'dog': 1}"
-        >>> unusable_classes({"classes": ["cat", "cat"]}), unusable_classes({"classes": ["cat"]})
-        ("classes=['cat', 'cat']", None)
-    """
-    if found_classes(tree):
-        return None
-    told = ((key, found_value(tree, key)) for key in SAY_CLASSES)
-    return next((f"{key}={reprlib.repr(one)}" for key, one in told if _names_some(one)), None)
-
-
-def _names_some(value: object) -> bool:
-    parts = [*value, *value.values()] if isinstance(value, Mapping) else value
-    return isinstance(parts, list | tuple) and any(isinstance(one, str) for one in parts)
-
-
 def found_value(tree: object, key: str) -> Any:
     """Return what a checkpoint holds under *key*, or None.
 
@@ -119,7 +74,7 @@ def found_value(tree: object, key: str) -> Any:
     places = [tree]
     if isinstance(tree, Mapping):
         places += [tree[name] for name in PLACES if name in tree]
-    found = (_value_in(place, key) for place in places)
+    found = (value_in(place, key) for place in places)
     return next((value for value in found if value is not None), None)
 
 
@@ -154,27 +109,10 @@ def _plain(value: object, depth: int) -> Any:
     raise TypeError(f"{type(value).__name__} in plain values")
 
 
-def _value_in(place: object, key: str) -> Any:
+def value_in(place: object, key: str) -> Any:
+    """Return what a dict, a Namespace or a module holds under *key*, or None."""
     if isinstance(place, argparse.Namespace):
         place = vars(place)
     if isinstance(place, Mapping):
         return place.get(key)
     return module_attribute(place, key)
-
-
-def _ordered_names(value: object) -> tuple[str, ...] | None:
-    """Return names from a list of them, from name -> output, or from output -> name."""
-    if isinstance(value, Mapping):
-        if set(value) == set(range(len(value))):
-            value = {str(name): output for output, name in value.items()}
-        outputs = list(value.values())
-        if any(type(output) is not int for output in outputs):
-            return None
-        if sorted(outputs) != list(range(len(outputs))):
-            return None
-        value = sorted(value, key=value.__getitem__)
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str | int) for one in value):
-        return None
-    if len(set(map(str, value))) < len(value):
-        return None
-    return tuple(str(name) for name in value) if value else None

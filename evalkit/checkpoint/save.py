@@ -15,6 +15,7 @@ from torch import nn
 from evalkit.checkpoint.fit import named_tensors
 from evalkit.checkpoint.layout import strip_wrappers
 from evalkit.errors import InputError
+from evalkit.output_names import names_given
 from evalkit.whole_file import written_beside
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def save_checkpoint(
     path: str | Path,
     model: nn.Module,
     *,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[str, int] | None = None,
     transform: TransformSpec | Mapping[str, Any] | None = None,
     model_spec: str | None = None,
     **extra: Any,
@@ -46,7 +47,7 @@ def save_checkpoint(
     Args:
         path: File to write; one that is there is replaced. Its folder must exist.
         model: Parameters and buffers go under "state_dict".
-        classes: Class names in the order of the model's outputs.
+        classes: Class names in the order of the model's outputs, or a dict from name to output.
         transform: The preset for evaluation, or what its ``as_dict`` gives.
         model_spec: How `load_checkpoint` builds the model, such as "torchvision:resnet18".
         **extra: What else to keep, such as ``epoch=3``: numbers, text, lists and dicts; tensors as
@@ -54,7 +55,7 @@ def save_checkpoint(
 
     Raises:
         InputError: *extra* holds an object of a class that is not safe to read, the folder does
-            not exist or cannot be written to, classes are not different from each other, or
+            not exist or cannot be written to, classes are no name for every output, or
             *transform* is none of ours.
 
     Example:
@@ -65,11 +66,9 @@ def save_checkpoint(
         ['classes', 'epoch', 'state_dict']
     """
     path = Path(path)
-    if classes is not None and len(set(classes)) < len(classes):
-        raise InputError(f"classes must differ from each other, got {list(classes)}")
     tensors, _prefix = strip_wrappers(named_tensors(model))
     known = {
-        "classes": None if classes is None else [str(name) for name in classes],
+        "classes": None if classes is None else list(names_given(classes)),
         "transform": None if transform is None else _plain(transform),
         "model_spec": model_spec,
     }

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from evalkit import models
 from evalkit.data import folders, huggingface, manifest, torch_dataset, webdataset
 from evalkit.data.source import Loaded, Source
 from evalkit.errors import InputError
 
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
 __all__ = ["Loaded", "Source", "open_data"]
 
 
-def open_data(data: str | Path | Source) -> Source:
+def open_data(data: str | Path | Source | Dataset[Any]) -> Source:
     """Find the samples that *data* names.
 
     Args:
@@ -23,8 +28,8 @@ def open_data(data: str | Path | Source) -> Source:
               ``label``;
             - "huggingface:PATH" or "huggingface:PATH:SPLIT", a data set of the library datasets;
             - WebDataset tars, "shard.tar" or "shard-{000..012}.tar";
-            - "package.module:function" or "file.py:function", which returns a torch Dataset of
-              images and labels, with ``classes``.
+            - a torch Dataset of images and labels, with ``classes``, in memory or as
+              "package.module:function" or "file.py:function", which returns one.
 
     Raises:
         InputError: There are no samples, or it is none of these.
@@ -42,6 +47,8 @@ def open_data(data: str | Path | Source) -> Source:
     """
     if isinstance(data, Source):
         return data
+    if not isinstance(data, str | PathLike):
+        return torch_dataset.in_memory(data)
     path, text = Path(data), str(data)
     if path.is_dir():
         return folders.class_folders(path)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
+    from torch.utils.data import Dataset
 
     from evalkit.data import Source
     from evalkit.scoring.method import Method
@@ -51,10 +52,10 @@ Store = Unfinished | InMemory
 
 def evaluate(
     checkpoint: str | Path,
-    data: str | Path | Source,
+    data: str | Path | Source | Dataset[Any],
     *,
     model: nn.Module | str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[str, int] | None = None,
     weights: str | None = None,
     transform: TransformSpec | Mapping[str, Any] | None = None,
     device: str = AUTO,
@@ -68,7 +69,7 @@ def evaluate(
     fast_decode: bool = False,
     checks: int | None = None,
     verify: int = 0,
-    train_data: str | Path | None = None,
+    train_data: str | Path | Dataset[Any] | None = None,
     allow_partial: float | None = None,
     trust: bool = False,
     save_probabilities: bool = False,
@@ -83,12 +84,12 @@ def evaluate(
 
     Args:
         checkpoint: File with the weights, see `load_checkpoint`.
-        data: Class folders, a manifest, a data set of a library, tars, or one's own, see
-            `evalkit.data.open_data`.
+        data: Class folders, a manifest, a data set of a library, tars, or a Dataset of one's own,
+            see `evalkit.data.open_data`.
         model: The model to load into, or its spec, see `evalkit.models.build`. None takes the
             one that the checkpoint names, or the one that its keys and shapes tell.
-        classes: Names of the model's outputs in their order. None takes those in the checkpoint,
-            and without any there those of the data.
+        classes: Names of the model's outputs in their order, or a dict from name to output. None
+            takes those in the checkpoint, and without any there those of the data.
         weights: Which set of weights in the checkpoint, see `load_checkpoint`.
         transform: From image to input. None takes that of the checkpoint, else the model's own,
             else the usual one of ImageNet.
@@ -150,7 +151,7 @@ def evaluate(
 
 
 def evaluate_together(
-    checkpoint: str | Path, data: str | Path | Source, options: Options
+    checkpoint: str | Path, data: str | Path | Source | Dataset[Any], options: Options
 ) -> Evaluation | None:
     """Evaluate a share of the data in every process that torchrun started; all must call it.
 
@@ -169,7 +170,10 @@ def evaluate_together(
 
 
 def _run(
-    checkpoint: str | Path, data: str | Path | Source, options: Options, us: Processes
+    checkpoint: str | Path,
+    data: str | Path | Source | Dataset[Any],
+    options: Options,
+    us: Processes,
 ) -> Evaluation | None:
     if options.out is None and us.size > 1:
         raise InputError(
@@ -193,7 +197,7 @@ def _run(
         return _result(plan, parts, store, pace, options) if us.is_first else None
 
 
-def _refuse_occupied(options: Options, data: str | Path | Source) -> None:
+def _refuse_occupied(options: Options, data: object) -> None:
     """Find out before any work whether results can be written."""
     if options.out is not None:
         if isinstance(data, str | Path):

@@ -13,6 +13,7 @@ from evalkit.scoring.method import USUAL, Method
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.utils.data import Dataset
 
     from evalkit.transforms import TransformSpec
 
@@ -29,7 +30,7 @@ class Options:
     """
 
     model: nn.Module | str | None = None
-    classes: Sequence[str] | None = None
+    classes: Sequence[str] | Mapping[str, int] | None = None
     weights: str | None = None
     transform: TransformSpec | Mapping[str, Any] | None = None
     allow_partial: float | None = None
@@ -44,7 +45,7 @@ class Options:
     decoding: Decoding = EXACT
     checks: int | None = None
     verify: int = 0
-    train_data: str | Path | None = None
+    train_data: str | Path | Dataset[Any] | None = None
     out: Path | None = None
     resume: bool = False
     save_probabilities: bool = False

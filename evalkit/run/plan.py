@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,31 +14,33 @@ from evalkit.checkpoint.fit import best_fit
 from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import read
 from evalkit.checkpoint.refusal import head_mismatch
-from evalkit.checkpoint.report import LoadReport, found_classes, unusable_classes
+from evalkit.checkpoint.report import LoadReport
+from evalkit.checkpoint.stored_classes import stored_classes
 from evalkit.checks.examine import Choices
 from evalkit.classes import join
 from evalkit.data import Source, open_data
+from evalkit.data.steady import changing
 from evalkit.errors import InputError
 from evalkit.images.decoding import EXACT, Decoder, Decoding
 from evalkit.inference.hardware import choose_device
 from evalkit.inference.loop import Computation
+from evalkit.output_names import names_given
 from evalkit.presets import preset_of
 from evalkit.run.options import AUTO
 from evalkit.transforms import TransformSpec, evaluation
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
     from torch import nn
+    from torch.utils.data import Dataset
 
     from evalkit.checkpoint.read import Contents
     from evalkit.run.options import Options
 
-GUESSED_TRANSFORM = (
-    "nobody said how images are prepared for this model: they were resized to 256, cropped to 224 "
-    "and normalised as for ImageNet"
-)
+USUAL_STEPS = "they were resized to 256, cropped to 224 and normalised as for ImageNet"
+GUESSED_TRANSFORM = f"nobody said how images are prepared for this model: {USUAL_STEPS}"
 MOST_WORKERS = 8  # threads that decode; more wait for each other
 
 
@@ -64,7 +68,9 @@ class Plan:
     data_sha256: str | None = None  # a fingerprint of the data, once it was taken
 
 
-def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Options) -> Plan:
+def make_plan(
+    checkpoint: str | Path, data: str | Path | Source | Dataset[Any], options: Options
+) -> Plan:
     """Open the checkpoint and the data, and decide how the one is evaluated on the other.
 
     Raises:
@@ -72,16 +78,17 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
     """
     device = choose_device(options.device)
     contents, source = read(Path(checkpoint), trust=options.trust), open_data(data)
-    stored = found_classes(contents.notes)
-    unusable = unusable_classes(contents.notes)
-    if options.classes is None and unusable:
+    told = stored_classes(contents.notes)
+    stored = told.names
+    given = names_given(options.classes) if options.classes is not None else None
+    if given is None and told.fault:
         raise InputError(
             f"{contents.path}: expected a name for every output, from 0 on and each once, got "
-            f"{unusable}: name them in their order with classes (--classes FILE)"
+            f"{told.fault}: name them in their order with classes (--classes FILE)"
         )
     joined = join(
         source,
-        given=options.classes,
+        given=given,
         stored=stored,
         on_unknown=options.on_unknown_class,
     )
@@ -109,6 +116,9 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
             "give the one for evaluation with transform (--transform FILE)"
         )
     guesses = (GUESSED_TRANSFORM,) if origin == "default" else ()
+    if report.transform is not None and origin in ("model", "default"):
+        guesses = (_about_other_transform(report.transform, origin),)
+    random = changing(source, chosen.mode)
     Decoder(chosen, options.decoding)  # if there is none, that is said before any work
     return Plan(
         source=source,
@@ -132,16 +142,42 @@ def make_plan(checkpoint: str | Path, data: str | Path | Source, options: Option
         stored_classes=stored,
         choices=Choices(
             sample=options.checks,
-            verify=options.verify,
+            verify=options.verify if random is None else 0,
             train=open_data(options.train_data) if options.train_data is not None else None,
         ),
-        warnings=(*report.warnings, *joined.warnings, *source.doubts, *guesses),
+        warnings=(
+            *report.warnings,
+            *joined.warnings,
+            *source.doubts,
+            *guesses,
+            *_about_random(random),
+        ),
         reading={
             "decode": options.decoding.place,
             "fast_decode": options.decoding.fast,
             "on_unknown_class": options.on_unknown_class,
         },
     )
+
+
+def _about_other_transform(stored: Mapping[str, Any], origin: str) -> str:
+    """Say that a transform in the checkpoint was not followed, and what was done instead."""
+    library = "they were prepared as the model's library says"
+    return (
+        "the checkpoint says how images are prepared, but not as evalkit writes it, "
+        f"{reprlib.repr(dict(stored))}: {USUAL_STEPS if origin == 'default' else library}; give "
+        "the right one with transform"
+    )
+
+
+def _about_random(path: str | None) -> Iterator[str]:
+    """Say that a Dataset gives other pixels every time."""
+    if path is not None:
+        yield (
+            f"the data give other pixels when a sample is asked for again ({path}), as those for "
+            "training do: the scores are those of altered images and no two runs give the same, so "
+            "nothing was verified: evaluate on data without random transforms"
+        )
 
 
 def _about_head(
@@ -170,10 +206,15 @@ def choose_transform(
     in_training: bool = False,
 ) -> tuple[TransformSpec, str]:
     """Return the transform, and who chose it."""
+    if isinstance(given, Mapping):
+        return TransformSpec.from_dict(given), "option"
     if given is not None:
-        return given if isinstance(given, TransformSpec) else TransformSpec.from_dict(
-            given
-        ), "option"
+        if not isinstance(given, TransformSpec):
+            raise InputError(
+                "transform must be made by evalkit.transforms, or a dict of its names, got "
+                f"{type(given).__name__}: what other libraries do to images belongs into a Dataset"
+            )
+        return given, "option"
     if report.transform is not None and (stored := _understood(report.transform)):
         return stored, "checkpoint"
     preset = preset_of(model, spec, in_training=in_training)
@@ -183,6 +224,10 @@ def choose_transform(
 def _understood(stored: Mapping[str, Any]) -> TransformSpec | None:
     """Return the transform in a checkpoint if evalkit wrote it; others mean something else."""
     try:
-        return TransformSpec.from_dict(stored)
+        spec = TransformSpec.from_dict(stored)
     except (InputError, TypeError):
         return None
+    if stored.keys() >= spec.as_dict().keys():
+        return spec
+    names_size = not stored.keys().isdisjoint(("resize", "crop"))  # else any size is as good
+    return spec if names_size and max(spec.mean) <= 1 else None

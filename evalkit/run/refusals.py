@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from evalkit.wording import some
@@ -19,12 +20,21 @@ OF_WHAT_IS_KEPT = (
 
 def unreadable(plan: Plan, lost: Audit, *, kept: bool = False) -> str:
     """Say which images could not be read; *kept* whether what was done is there for another run."""
-    listed = some([f"{one.path} ({one.reason})" for one in lost.unreadable], LISTED_UNREADABLE)
+    listed = _listed(lost)
     return (
         f"data must have images that can be read, got {len(lost.unreadable)} of "
         f"{len(plan.source)} in {plan.source.name} that cannot: {listed}: mend them, or leave "
         f"them out with on_unreadable='skip'{OF_WHAT_IS_KEPT if kept else ''}"
     )
+
+
+def _listed(lost: Audit) -> str:
+    """Name the images, a reason that several in a row have after the last of them."""
+    shown = lost.unreadable[:LISTED_UNREADABLE]
+    alike = groupby(shown, key=lambda one: one.reason)
+    listed = [f"{', '.join(one.path for one in group)} ({reason})" for reason, group in alike]
+    more = len(lost.unreadable) - len(shown)
+    return some(listed, len(listed)) + (f" and {more} more" if more else "")
 
 
 def nothing_left(plan: Plan, audit: Audit) -> str:

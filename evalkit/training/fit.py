@@ -14,7 +14,8 @@ from evalkit.errors import InputError
 from evalkit.inference.hardware import choose_device
 from evalkit.inference.layout import Layout
 from evalkit.inference.loop import hidden_unless
-from evalkit.inference.outputs import refuse_strange_labels, require_names, scores_of
+from evalkit.inference.outputs import refuse_strange_labels, scores_of
+from evalkit.output_names import names_given
 from evalkit.training.faults import (
     LossWatch,
     memory_explained,
@@ -39,7 +40,7 @@ from evalkit.training.stopping import StoppedError, StopRequest
 from evalkit.training.validate import ValidationScores, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import torch
     from torch import nn
@@ -96,7 +97,7 @@ def fit(
     best_by: str = "validation_accuracy",
     channels_last: bool = False,
     prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[str, int] | None = None,
     checkpoints: Checkpoints | None = None,
     stop: StopRequest | None = None,
     progress: bool = False,
@@ -149,7 +150,7 @@ def fit(
         (20, 1.0)
     """
     if classes is not None:
-        require_names(classes)
+        classes = names_given(classes)
     where = choose_device(device)
     model.to(where)
     layout = Layout(*(one for one in (model, average) if one is not None))

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +20,7 @@ from evalkit.distributed import ranks
 from evalkit.errors import InputError
 from evalkit.images.decoding import Decoder, Waiting
 from evalkit.images.reading import UnreadableError
+from evalkit.output_names import names_given
 from evalkit.training.classes import require_known_classes
 from evalkit.training.order import Key, Order
 from evalkit.training.readable import about_unreadable, find_unreadable
@@ -75,21 +76,22 @@ class TrainingBatches:
         self,
         source: Source,
         transform: TransformSpec,
-        classes: Sequence[str],
+        classes: Sequence[str] | Mapping[str, int],
         *,
         order: Order,
         workers: int = 0,
         positions: Sequence[int] | None = None,
         pin_memory: bool = False,
     ) -> None:
-        require_known_classes(source, classes)
+        names = names_given(classes)
+        require_known_classes(source, names)
         self.order = order
         self._source, self._transform = source, transform
         self._wanted = range(len(source)) if positions is None else positions
         self._keys = _Keys(order)
         with _any_number_of_workers():
             self._loader: DataLoader[Any] = DataLoader(
-                _Samples(source, transform, classes, self._wanted, order.seed),
+                _Samples(source, transform, names, self._wanted, order.seed),
                 batch_sampler=self._keys,
                 num_workers=workers,
                 collate_fn=_together,

@@ -13,6 +13,7 @@ from evalkit.checkpoint.fit import best_fit
 from evalkit.checkpoint.load import load_contents
 from evalkit.checkpoint.read import read
 from evalkit.errors import InputError
+from evalkit.output_names import names_given
 from evalkit.presets import preset_of
 from evalkit.run.plan import choose_transform
 from evalkit.training.heads import find_head, replace_head
@@ -20,7 +21,7 @@ from evalkit.transforms import TransformSpec
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -55,7 +56,7 @@ def start(
     pretrained: bool = False,
     init_from: str | Path | None = None,
     weights: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Mapping[str, int] | None = None,
     new_head: bool = False,
     head: str | None = None,
     allow_partial: float | None = None,
@@ -95,7 +96,7 @@ def start(
             Path(init_from),
             spec,
             num_classes=num_classes,
-            classes=classes,
+            classes=None if classes is None else names_given(classes),
             weights=weights,
             new_head=new_head,
             head=head,

@@ -11,11 +11,12 @@ from evalkit.distributed import gathered
 from evalkit.errors import InputError
 from evalkit.images.batches import Audit, batches
 from evalkit.inference.loop import predict
+from evalkit.output_names import names_given
 from evalkit.scoring.averages import averages
 from evalkit.training.readable import about_unreadable, find_unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import torch
     from torch import nn
@@ -48,7 +49,7 @@ class ValidationBatches:
         self,
         source: Source,
         transform: TransformSpec,
-        classes: Sequence[str],
+        classes: Sequence[str] | Mapping[str, int],
         *,
         batch_size: int,
         workers: int,
@@ -63,7 +64,7 @@ class ValidationBatches:
             )
         self._source, self._transform, self._wanted = source, transform, wanted
         self._share = wanted[rank::ranks]
-        self._outputs = {name: output for output, name in enumerate(classes)}
+        self._outputs = {name: output for output, name in enumerate(names_given(classes))}
         self._batch_size, self._workers = batch_size, workers
 
     def __iter__(self) -> Iterator[Inputs]:

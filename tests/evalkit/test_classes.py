@@ -104,3 +104,35 @@ def test_nobody_names_the_outputs():
 def test_blanks_around_the_names_of_the_data_are_said():
     with pytest.raises(InputError, match=r": remove the blanks around 'dog '$"):
         join(source("cat", "dog "), stored=["cat", "dog"])
+
+
+def test_numbers_are_positions_only_where_none_is_a_name():
+    """Of outputs 1, 2 and 3 the labels 1 and 2 are names; as positions all would be shifted."""
+    joined = join(source("0", "1", "2", numbered=True), stored=["1", "2", "3"], on_unknown="skip")
+
+    assert (joined.unknown, joined.outputs["1"], joined.outputs["2"]) == (("0",), 0, 1)
+    with pytest.raises(InputError, match="others of its numbers are names of outputs"):
+        join(source("0", "1", "2", numbered=True), stored=["1", "2", "3"])
+
+
+def test_letters_that_are_composed_otherwise_are_the_same():
+    """Folders from macOS have the accent behind its letter, as a character of its own."""
+    joined = join(source("cafe\u0301", "tea"), stored=["caf\u00e9", "tea"])
+
+    assert joined.names == ("caf\u00e9", "tea")
+    assert joined.outputs["cafe\u0301"] == 0
+
+
+def test_both_compositions_of_a_name_are_two_classes():
+    with pytest.raises(InputError, match="1 other in photos"):
+        join(source("cafe\u0301", "caf\u00e9"), stored=["caf\u00e9", "tea"])
+
+
+@pytest.mark.parametrize("name", ["Red", " red"])
+def test_names_that_differ_in_case_or_blanks_are_said(name):
+    with pytest.raises(InputError) as error:
+        join(source("red", "blue"), stored=[name, "blue"])
+
+    assert str(error.value).endswith(
+        f": write them alike, as only blanks or case differ: 'red' and {name!r}"
+    )

@@ -42,6 +42,16 @@ def tree(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else None
 
 
+def test_classes_by_position_are_ordered_by_it():
+    probabilities = [[0.1, 0.7, 0.2], [0.1, 0.2, 0.7], [0.7, 0.2, 0.1], [0.8, 0.1, 0.1]]
+    frame = predictions(probabilities=probabilities)
+
+    result = evaluation(frame, classes={"ant": 1, "bee": 0, "cat": 2})
+
+    assert list(result.per_class.index) == ["bee", "ant", "cat"]
+    assert result.ranking.loc["bee", "auroc"] == 1
+
+
 def test_scores_and_keeps_the_predictions_in_order():
     frame = predictions(site=["n", "s", "n", "s"], confidence=[0.9, 0.6, 0.8, 1.0])
 

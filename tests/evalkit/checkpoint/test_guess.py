@@ -153,6 +153,16 @@ def test_loads_without_a_model_and_says_why(path):
     assert f"nobody named the model: {report.guess}" in report.warnings
 
 
+def test_a_file_that_names_the_model_in_passing_is_not_said_to_name_none(path):
+    model = torchvision.models.get_model("squeezenet1_1", num_classes=3)
+    torch.save({"state_dict": model.state_dict(), "arch": "squeezenet1_1"}, path)
+
+    _loaded, report = load_checkpoint(path)
+
+    assert report.guess is None
+    assert report.warnings == ()
+
+
 def test_only_the_named_set_of_weights_is_looked_at():
     tree = {"model": meta("resnet18").state_dict(), "other": meta("squeezenet1_1").state_dict()}
 

@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from checkpoint_files import SmallNet, prefixed, same_weights, small_net
@@ -9,6 +11,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from evalkit.checkpoint import load_checkpoint, save_checkpoint
+from evalkit.checkpoint.read import read
+from evalkit.checkpoint.stored_classes import stored_classes
 from evalkit.errors import InputError
 
 
@@ -355,6 +359,19 @@ def test_model_given_as_a_spec(path):
         ({"class_to_idx": {"dog": 1, "cat": 5}}, None),
         ({"classes": 1000}, None),
         ({"classes": ["cat", "cat"]}, None),
+        ({"classes": np.array(["cat", "dog"])}, ("cat", "dog")),
+        ({"classes": np.array(["cat", "dog"], dtype=object)}, ("cat", "dog")),
+        ({"classes": [b"cat", b"dog"]}, ("cat", "dog")),
+        ({"class_to_idx": {2: 0, 0: 1, 1: 2}}, ("2", "0", "1")),
+        ({"class_to_idx": {"dog": torch.tensor(1), "cat": torch.tensor(0)}}, ("cat", "dog")),
+        ({"config": {"id2label": {"1": "dog", "0": "cat"}}}, ("cat", "dog")),
+        ({"idx2label": {0: "cat", 1: "dog"}}, ("cat", "dog")),
+        ({"datamodule_hyper_parameters": {"classes": ["cat", "dog"]}}, ("cat", "dog")),
+        ({"config": {"data": {"class_names": ["cat", "dog"]}}}, ("cat", "dog")),
+        ({"args": {"classes": ["dog", "cat"]}, "class_names": ["cat", "dog"]}, ("cat", "dog")),
+        ({"classes": torch.tensor([1, 0])}, None),
+        ({"labels": np.array([1, 0])}, None),
+        ({"args": {"classes": "classes.txt"}}, None),
         ({}, None),
     ],
 )
@@ -364,6 +381,65 @@ def test_class_names_in_the_file(path, found, expected):
     _model, report = load_checkpoint(path, SmallNet())
 
     assert report.classes == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"classes": "cat,dog"}, "classes='cat,dog'"),
+        ({"classes": {"cat", "dog"}}, "classes={'cat', 'dog'}"),
+        ({"classes": [("tench", "n1"), ("ray", "n2")]}, "classes=[('tench', 'n1'), ('ray', 'n2')]"),
+        ({"classes": pd.Series(["cat", "dog"])}, "classes, an object of pandas"),
+        ({"classes": np.array(["cat", 2], dtype=object)}, "classes, an object of numpy.ndarray"),
+        (
+            {"classes": ["cat", "dog"], "class_to_idx": {"cat": 1, "dog": 0}},
+            "classes=['cat', 'dog'], but class_to_idx={'cat': 1, 'dog': 0}",
+        ),
+    ],
+)
+def test_names_from_which_no_output_can_be_told(path, named, said):
+    torch.save({"state_dict": small_net().state_dict(), **named}, path)
+
+    found = stored_classes(read(path).notes)
+
+    assert found.names is None
+    assert found.fault.startswith(said)
+
+
+def test_the_top_of_the_file_comes_first_and_what_contradicts_it_is_told(path):
+    ours, arguments = {"class_names": ["cat", "dog"]}, {"classes": ["dog", "cat"]}
+    torch.save({"args": arguments, "state_dict": small_net().state_dict(), **ours}, path)
+
+    _model, report = load_checkpoint(path, SmallNet())
+
+    assert report.classes == ("cat", "dog")
+    assert (
+        "the checkpoint names its classes in two orders: class_names=['cat', 'dog'] was taken, not "
+        "classes=['dog', 'cat']"
+    ) in report.warnings
+
+
+def test_weights_from_before_the_training_come_last(path):
+    torch.save(
+        {
+            "initial_state_dict": small_net(seed=1).state_dict(),
+            "state_dict": small_net(seed=2).state_dict(),
+        },
+        path,
+    )
+
+    loaded, report = load_checkpoint(path, SmallNet())
+
+    assert report.weights == "state_dict"
+    assert same_weights(loaded, small_net(seed=2))
+
+
+def test_values_that_pandas_pickles_are_no_danger(path):
+    torch.save({"state_dict": small_net().state_dict(), "log": pd.Series([1.0, 2.0])}, path)
+
+    _model, report = load_checkpoint(path, SmallNet())
+
+    assert not [warning for warning in report.warnings if "builtins" in warning]
 
 
 def test_summary_is_plain(path):

@@ -138,6 +138,20 @@ def test_classes_that_repeat(path):
     assert not path.exists()
 
 
+def test_classes_by_output_are_written_in_order(path):
+    save_checkpoint(path, small_net(), classes={"dog": 1, "cat": 0})
+
+    assert torch.load(path, weights_only=True)["classes"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("classes", ["cat,dog", {"cat", "dog"}, {"cat": 1, "dog": 2}])
+def test_classes_that_name_no_outputs(path, classes):
+    with pytest.raises(InputError, match="classes must"):
+        save_checkpoint(path, small_net(), classes=classes)
+
+    assert not path.exists()
+
+
 def test_safetensors_by_suffix(tmp_path):
     path = tmp_path / "best.safetensors"
     save_checkpoint(

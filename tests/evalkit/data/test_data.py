@@ -2,6 +2,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 import torch
 from image_files import CLASSES, coloured, write_folders
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 from torchvision.datasets import ImageFolder
 
 from evalkit.classes import join
@@ -619,7 +620,8 @@ SMALL = torch.zeros(3, 4, 4, dtype=torch.uint8)
     [
         ((SMALL, 0, "more"), "got a tuple of 3 for mine"),
         ({"image": SMALL}, "got a dict of 1 for mine"),
-        ((np.zeros((4, 4, 3), np.uint8), 0), "got ndarray for mine"),
+        ((np.zeros((3, 4, 4), np.uint8), 0), r"got ndarray \(3, 4, 4\) of uint8 for mine"),
+        ((np.zeros((4, 4, 3)), 0), r"got ndarray \(4, 4, 3\) of float64 for mine"),
         ((SMALL, torch.tensor([0, 1])), "got tensor"),
         ((SMALL, None), "got None for mine"),
         ((SMALL, 0.9), "got 0.9 for mine"),
@@ -654,6 +656,79 @@ def test_labels_of_numpy_and_torch_are_positions():
     source = torch_dataset("mine", Faulty(*((SMALL, label) for label in labels)))
 
     assert [source.load(position, "RGB").label for position in range(5)] == ["dog"] * 5
+
+
+class Numbered(ImageFolder):
+    """Numbers its classes as torchvision's documentation shows."""
+
+    def find_classes(self, _directory):
+        return ["blue", "green", "red"], {"red": 0, "green": 1, "blue": 2}
+
+
+def test_positions_are_those_of_class_to_idx(tmp_path):
+    root = write_folders(tmp_path / "data", {"blue": 1, "green": 1, "red": 1})
+
+    source = open_data(Numbered(str(root)))
+
+    assert source.classes == ("red", "green", "blue")
+    folders = [Path(place).parent.name for place, _label in Numbered(str(root)).samples]
+    assert [source.load(position, "RGB").label for position in range(3)] == folders
+    assert "different orders: labels were read by class_to_idx" in source.doubts[0]
+
+
+def test_classes_of_what_a_dataset_is_made_of():
+    one, other = Faulty((SMALL, 0), (SMALL, 1)), Faulty((SMALL, 1))
+
+    source = open_data(ConcatDataset([Subset(one, [1]), other]))
+
+    assert source.classes == ("cat", "dog")
+    assert [source.load(position, "RGB").label for position in range(2)] == ["dog", "dog"]
+    other.classes = ("dog", "cat")
+    assert "got cat, dog and dog, cat in" in message_of(ConcatDataset([one, other]))
+
+
+@pytest.mark.parametrize("classes", [{"dog": 1, "cat": 0}, np.array(["cat", "dog"])])
+def test_classes_of_a_dataset_in_other_containers(classes):
+    two = Faulty((SMALL, 1))
+    two.classes = classes
+
+    assert torch_dataset("mine", two).load(0, "RGB").label == "dog"
+
+
+def test_labels_that_are_positions_and_names_alike_are_refused():
+    three = Faulty((SMALL, 1), (SMALL, 30))
+    three.classes = [1, 2, 30]
+    source = torch_dataset("mine", three)
+
+    with pytest.raises(InputError, match="got the label 1, which is both: set class_to_idx"):
+        source.load(0, "RGB")
+    assert source.load(1, "RGB").label == "30"
+
+
+def test_samples_of_other_kinds():
+    pixels = np.full((4, 5, 3), 7, np.uint8)
+    samples = [
+        {"image": SMALL, "label": 1},
+        {"pixel_values": SMALL, "labels": torch.tensor([1])},
+        (SMALL, 1.0),
+        (SMALL, torch.tensor(1.0)),
+        (pixels, 1),
+        (pixels[:, :, 0], 1),
+    ]
+    source = torch_dataset("mine", Faulty(*samples))
+
+    loaded = [source.load(position, "RGB") for position in range(len(samples))]
+
+    assert [one.label for one in loaded] == ["dog"] * len(samples)
+    assert [one.image.mode for one in loaded[-2:]] == ["RGB", "L"]
+    assert np.array_equal(np.asarray(loaded[-2].image), pixels)
+
+
+def test_what_is_no_dataset_and_no_path():
+    assert message_of(iter([])) == (
+        "data must be a path, a name, or a Dataset with a length whose samples can be asked for "
+        "one by one, got list_iterator"
+    )
 
 
 def test_classes_of_a_dataset_that_have_one_name():

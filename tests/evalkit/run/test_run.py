@@ -111,8 +111,8 @@ def test_names_that_the_model_does_not_know(tmp_path, checkpoint):
 
     assert message_of(checkpoint, data) == (
         "data must have only classes that the model knows by the checkpoint, 3 names such as "
-        f"blue, green, red, got 2 others in {data}: Blue, yellow: leave their samples out with "
-        "on_unknown_class='skip'"
+        f"blue, green, red, got 2 others in {data}: Blue, yellow: write them alike, as only blanks "
+        "or case differ: 'Blue' and 'blue'"
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import termios
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import layouts
@@ -15,12 +16,15 @@ import noise
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import ConcatDataset, Dataset, Subset
+from torchvision.transforms import Compose
 
 from evalkit import evaluate
 from evalkit.__main__ import main as entry_point
 from evalkit.cli import main
 from evalkit.data import Loaded, Source
 from evalkit.errors import InputError
+from evalkit.images.reading import UnreadableError
 from evalkit.run import Options
 from evalkit.run.unfinished import options_of
 
@@ -327,6 +331,95 @@ def test_a_transform_for_training_is_refused(tmp_path, random):
             transform=TRANSFORM | random,
             device="cpu",
         )
+
+
+def evaluated(tmp_path, data, *, stored=None, **options):
+    torch.save({"state_dict": Lookup(CLEAR).state_dict(), **(stored or {})}, tmp_path / "net.pth")
+    usual = {"model": Lookup(CLEAR), "transform": TRANSFORM, "device": "cpu", "checks": 0}
+    return evaluate(tmp_path / "net.pth", data, **usual | options)
+
+
+def test_classes_are_given_by_output(tmp_path):
+    """A dict in the order of the alphabet, or of anything else, is not the order of the outputs."""
+    rows = source([2, 0, 1] * 10, LABELS)
+
+    found = evaluated(tmp_path, rows, classes={"a": 2, "b": 0, "c": 1})
+
+    assert found.summary["accuracy"] == 1
+    assert list(found.per_class.index) == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize("classes", ["abc", {"a", "b", "c"}, ["a", "b", "a"], {"a": 1, "b": 2}])
+def test_classes_that_name_no_outputs_are_refused(tmp_path, classes):
+    with pytest.raises(InputError, match="classes must"):
+        evaluated(tmp_path, source([0, 1, 2] * 10, LABELS), classes=classes)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"mean": [127.0] * 3, "std": [1.0] * 3, "crop": None},
+        {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 224},
+        {"mean": [0.5] * 3, "std": [0.5] * 3},
+    ],
+)
+def test_a_transform_of_another_program_is_told_and_not_followed(tmp_path, theirs):
+    rows = source([0, 1, 2] * 10, LABELS)
+
+    found = evaluated(tmp_path, rows, stored={"transform": theirs}, transform=None)
+
+    assert found.summary["transform"]["origin"] == "default"
+    (told,) = [one for one in found.summary["warnings"] if "images are prepared" in one]
+    assert told.startswith("the checkpoint says how images are prepared, but not as evalkit writes")
+    assert "mean" in told
+
+
+def test_a_transform_of_another_library_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"made by evalkit\.transforms, .* got Compose"):
+        evaluated(tmp_path, source([0], ["a"]), transform=Compose([]))
+
+
+class Rows(Dataset):
+    """A Dataset whose images name a row of the model; altered ones are another every time."""
+
+    classes = ("a", "b", "c")
+
+    def __init__(self, *, is_altered=False):
+        self.is_altered = is_altered
+        self.asked = 0
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, position):
+        self.asked += self.is_altered
+        return torch.full((3, 2, 2), (position + self.asked) % 3, dtype=torch.uint8), position % 3
+
+
+def test_a_dataset_in_memory_and_its_subset(tmp_path):
+    for data in (Rows(), Subset(Rows(), range(9)), ConcatDataset([Rows(), Rows()])):
+        found = evaluated(tmp_path, data, classes=["a", "b", "c"])
+
+        assert (found.summary["accuracy"], found.summary["samples"]) == (1, len(data))
+        assert found.summary["warnings"] == []
+
+
+def test_a_dataset_that_alters_its_images_is_told(tmp_path):
+    found = evaluated(tmp_path, Rows(is_altered=True), classes=["a", "b", "c"], verify=3)
+
+    (told,) = found.summary["warnings"][-1:]
+    assert told.startswith("the data give other pixels when a sample is asked for again (")
+    assert "precision" not in {one["id"] for one in found.summary["checks"]}
+
+
+def test_a_reason_that_many_images_share_is_said_once(tmp_path):
+    def load(position, _mode):
+        raise UnreadableError("gone" if position else "empty")
+
+    rows = replace(source([0] * 4, ["a"] * 4), load=load)
+
+    with pytest.raises(InputError, match=r"cannot: 0 \(empty\), 1, 2, 3 \(gone\): mend them"):
+        evaluated(tmp_path, rows)
 
 
 @pytest.mark.parametrize(

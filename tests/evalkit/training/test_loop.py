@@ -181,6 +181,25 @@ def test_validation_shares_are_disjoint_and_complete(data):
     assert labels(0, 1) == 14
 
 
+def test_classes_by_output_are_read_by_their_values(data):
+    """What ImageFolder calls class_to_idx need not be in the order of its values."""
+    source = open_data(data / "val")
+    first, *others = source.classes
+    by_name = {first: len(others), **{name: output for output, name in enumerate(others)}}
+    training = TrainingBatches(
+        source, TinyNet.transform, by_name, order=Order(samples=14, batch_size=14, seed=1)
+    )
+
+    (batch,) = ValidationBatches(source, TinyNet.transform, by_name, batch_size=14, workers=1)
+
+    expected = [by_name[name] for name in source.labels]
+    assert batch[1].tolist() == expected
+    (step,) = training.steps(1)
+    (part,) = step.parts
+    assert sorted(part.labels.tolist()) == sorted(expected)
+    assert part.labels.tolist() == [expected[position] for position in part.positions]
+
+
 def test_the_log_has_a_row_for_every_epoch_with_every_rate(data, tmp_path):
     recipe = replace(FULL, epochs=3, backbone_rate=0.001)
     ready = prepare(
