@@ -12,8 +12,8 @@ from evalkit.wording import counted
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-KEYS = ("index", "path")  # the first of them that a table has names its samples
-MOST = 50_000_000  # samples: 400 MB
+KEYS = ("index", "path")  # those of them that a table has name its samples together
+MOST = 10_000_000  # samples, 16 bytes each at the end; of a longer table nothing is said
 
 
 class Repeats:
@@ -27,28 +27,33 @@ class Repeats:
     """
 
     def __init__(self) -> None:
-        self._key = ""
+        self._keys: list[str] = []
         self._hashes: list[npt.NDArray[np.uint64]] = []
         self._rows = 0
 
     def add(self, batch: pd.DataFrame) -> None:
         """Note the samples of a batch, if it names them."""
         if not self._rows:
-            self._key = next((name for name in KEYS if name in batch), "")
+            self._keys = [name for name in KEYS if name in batch]
         self._rows += len(batch)
-        if self._key and self._rows <= MOST:
-            hashes = pd.util.hash_pandas_object(batch[self._key], index=False)
+        if self._rows > MOST:
+            self._hashes.clear()
+        elif self._keys:
+            hashes = pd.util.hash_pandas_object(batch[self._keys], index=False)
             self._hashes.append(np.asarray(hashes, dtype=np.uint64))
 
     def warning(self) -> str:
         """Say how many rows are of samples that were there before, or "" where none are."""
-        if not self._hashes or self._rows > MOST:
+        if not self._hashes:
             return ""
-        again = self._rows - len(pd.unique(np.concatenate(self._hashes)))
+        hashes = np.concatenate(self._hashes)
+        hashes.sort()
+        again = int((hashes[1:] == hashes[:-1]).sum())
         if not again:
             return ""
         are = "is of a sample" if again == 1 else "are of samples"
         return (
             f"{again:,} of {counted(self._rows, 'row')} {are} that the table has already, by "
-            f"{self._key}: counted as often, so that the intervals are too narrow; leave them out"
+            f"{' and '.join(self._keys)}: counted as often, so that the intervals are too narrow; "
+            "leave them out"
         )

@@ -282,6 +282,16 @@ def test_another_column_of_predictions_has_nothing_of_the_models(tmp_path):
     assert (human["ece"], human["nll"], human["accuracy"]) == (None, None, 0.75)
 
 
+def test_an_index_that_begins_again_names_no_sample_twice(tmp_path):
+    """Two tables below each other, as of two shards."""
+    parts = [predictions(path=[f"{part}/{i}.png" for i in range(4)]) for part in "ab"]
+    pd.concat(parts).to_parquet(tmp_path / "t.parquet", index=False)
+
+    warnings = Evaluation.from_table(tmp_path / "t.parquet").summary["warnings"]
+
+    assert not [one for one in warnings if "the table has already" in one]
+
+
 @pytest.mark.parametrize("key", ["index", "path"])
 def test_samples_that_a_table_holds_twice_are_told(tmp_path, monkeypatch, key):
     monkeypatch.setattr("evalkit.predictions.BATCH_ROWS", 2)
