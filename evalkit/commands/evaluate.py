@@ -181,7 +181,7 @@ def evaluate(
     check_folder(out)
     with (
         introduced(device, patience=PATIENCE) as own_device,
-        options.only_the_first_speaks(),
+        options.only_the_first_speaks(out),
         options.interruption_told(out),
     ):
         evaluation = run.evaluate_together(

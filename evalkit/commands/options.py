@@ -19,10 +19,11 @@ from gpudiag.command_line import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import FrameType
 
     from evalkit.data import Source
     from evalkit.scoring.method import Method
+
+GOES_ON = "what is written stays valid, --resume goes on with it"
 
 
 class _BatchSize(click.ParamType):  # type: ignore[type-arg]  # it takes none before click 8.3
@@ -243,16 +244,19 @@ def this_command(*, without: str = "") -> str:
 
 
 @contextmanager
-def only_the_first_speaks() -> Iterator[None]:
+def only_the_first_speaks(out: Path) -> Iterator[None]:
     """Let one of several processes say what is wrong with the input of all of them.
 
     While it lasts, the signal that torchrun sends to those that are left when one died, and a
     cluster before it takes a machine away (SIGTERM), ends them in one line.
+
+    Args:
+        out: Where results go.
     """
     from evalkit.distributed import processes
 
     us = processes()
-    former = signal.signal(signal.SIGTERM, _told_to_stop)
+    former = signal.signal(signal.SIGTERM, lambda *_: _told_to_stop(out))
     try:
         yield
     except InputError:
@@ -268,30 +272,32 @@ def only_the_first_speaks() -> Iterator[None]:
 @contextmanager
 def interruption_told(out: Path) -> Iterator[None]:
     """Say after Ctrl-C that a run can be gone on with, where it has begun to write."""
-    from evalkit.lock import OF_EVALUATION
-
     try:
         yield
     except KeyboardInterrupt:
-        if not (out / OF_EVALUATION).parent.is_dir():
+        if not _is_begun(out):
             raise
-        click.echo(
-            "evalkit: interrupted: what is written stays valid, --resume goes on with it", err=True
-        )
+        click.echo(f"evalkit: interrupted: {GOES_ON}", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
-def _told_to_stop(_signal: int, _frame: FrameType | None) -> None:
+def _is_begun(out: Path) -> bool:
+    """Whether there are predictions, or a training, to go on with."""
+    from evalkit.run.unfinished import has_predictions
+    from evalkit.training.checkpoints import LAST
+
+    return has_predictions(out) or (out / LAST).exists()
+
+
+def _told_to_stop(out: Path) -> None:
     from evalkit.distributed import processes
 
     us = processes()
     why = "the job was ended"
     if us.size > 1:
         why = f"in process {us.rank} of {us.size}, because another one died or {why}"
-    click.echo(
-        f"evalkit: told to stop, {why}: what is written stays valid, --resume goes on with it",
-        err=True,
-    )
+    what = GOES_ON if _is_begun(out) else "nothing was written yet"
+    click.echo(f"evalkit: told to stop, {why}: {what}", err=True)
     os._exit(128 + signal.SIGTERM)  # at once: the others are gone, and so is what waits for them
 
 

@@ -104,7 +104,7 @@ def train(
     values["random_area"] = values["random_area"] or None
     with introduced(chosen.pop("device")) as device:
         us = processes()
-        with options.only_the_first_speaks():
+        with options.only_the_first_speaks(out):
             job = us.agreed(
                 lambda: prepare(
                     data,

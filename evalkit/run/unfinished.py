@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 NAME, LOCK = OF_EVALUATION.split("/")  # beside the results, and gone once they are there
 RUN = "run.json"
-SHARD = "shard-{:07}.parquet"
+SHARD, SHARDS = "shard-{:07}.parquet", "shard-*.parquet"
+NOTHING_YET = "no prediction was written yet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,11 @@ def options_of(out: Path) -> Mapping[str, Any]:
     return found if all(type(found.get(name)) is kind for name, kind in kinds.items()) else {}
 
 
+def has_predictions(out: Path) -> bool:
+    """Whether an unfinished run left predictions in the folder for its results."""
+    return any((out / NAME).glob(SHARDS))
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Say in one line that the disk is full, or that nothing can be written.
@@ -176,9 +182,10 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        kept = "what is written there stays valid, resume=True goes on with it"
         raise InputError(
             f"out must be a folder with room that can be written to, got {folder.parent}: "
-            f"{error.strerror}: what is written there stays valid, resume=True goes on with it"
+            f"{error.strerror}: {kept if has_predictions(folder.parent) else NOTHING_YET}"
         ) from error
 
 

@@ -228,18 +228,22 @@ def test_resume_needs_a_folder(checkpoint):
     )
 
 
-def test_ctrl_c_says_how_to_go_on(checkpoint, tmp_path, whole):
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "told to stop, the job was ended")],
+)
+def test_a_signal_says_how_to_go_on(checkpoint, tmp_path, whole, number, told):
     out = tmp_path / "out"
     process = run(checkpoint, out, environment={"NOISE_SLEEP": "0.005"})
     while not list((out / "unfinished").glob("shard-*")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, errors = process.communicate()
 
-    assert (process.returncode, output) == (128 + signal.SIGINT, "")
-    assert errors == "evalkit: interrupted: what is written stays valid, --resume goes on with it\n"
+    assert (process.returncode, output) == (128 + number, "")
+    assert errors == f"evalkit: {told}: what is written stays valid, --resume goes on with it\n"
     evaluate(checkpoint, "noise:noise", out=out, resume=True, **OPTIONS)
     assert_same(out, whole)
 
@@ -261,10 +265,7 @@ def test_a_second_run_in_the_same_folder_is_refused(checkpoint, tmp_path):
         output, errors = first.communicate()
 
     assert (first.returncode, output) == (128 + signal.SIGTERM, "")
-    assert errors == (
-        "evalkit: told to stop, the job was ended: what is written stays valid, --resume goes on "
-        "with it\n"
-    )
+    assert errors == "evalkit: told to stop, the job was ended: nothing was written yet\n"
     for message in messages:
         assert message.startswith(
             f"out must be free of other runs, got {out} with process {first.pid} on "
@@ -325,9 +326,13 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_gone_on_with(
         env=os.environ | {"PYTHONPATH": path},
     )
 
+    kept = {
+        "shards": "no prediction was written yet",
+        "table": "what is written there stays valid, resume=True goes on with it",
+    }
     assert done.stdout == (
-        f"out must be a folder with room that can be written to, got {out}: File too large: what "
-        "is written there stays valid, resume=True goes on with it\n"
+        f"out must be a folder with room that can be written to, got {out}: File too large: "
+        f"{kept[what]}\n"
     )
     left = sorted(path.name for path in out.rglob("shard-*")) if out.exists() else []
     assert len(left) == {"shards": 0, "table": 4}[what]
