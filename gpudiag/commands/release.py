@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,9 @@ from gpudiag.commands import options, running
 from gpudiag.errors import InputError
 
 if TYPE_CHECKING:
-    from gpudiag.snapshot import Nvml
+    from gpudiag.snapshot import Snapshot
+
+NVML_LIBRARY_NOT_FOUND = 12
 
 
 @click.command()
@@ -42,7 +45,7 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     host = Host()
     seen = running.snapshot(None, torch=False, timeout_s=options.TIMEOUT_S, redacted=False)
     plan = releasing.plan(host, seen, running.look(seen), pids=pids)
-    untold = list(_untold(seen.nvml))
+    untold = list(_untold(seen))
     empty = f"no process of yours is {'seen' if untold else 'left behind'} on a GPU"
     click.echo(as_table.as_text(plan.rows(), empty=empty, width=running.terminal_width()))
     for line in untold:
@@ -72,12 +75,17 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
     return running.EXIT_FINDINGS if left or stubborn else 0
 
 
-def _untold(nvml: Nvml) -> Iterator[str]:
+def _untold(snapshot: Snapshot) -> Iterator[str]:
     """Where somebody may be left behind without being seen, and why."""
     from gpudiag.render.as_table import printable
-    from gpudiag.snapshot import Missing
+    from gpudiag.rules.machine import has_nvidia_gpu
+    from gpudiag.snapshot import Missing, NotObserved
 
+    nvml = snapshot.nvml
     if isinstance(nvml.gpus, Missing):
+        with suppress(NotObserved):
+            if nvml.init_code == NVML_LIBRARY_NOT_FOUND and not has_nvidia_gpu(snapshot):
+                return  # no driver and no GPU: nobody can be on one
         yield f"who is on a GPU is not known: {printable(nvml.gpus.missing)}"
         return
     yield from running.by_reason(

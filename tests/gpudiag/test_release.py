@@ -216,6 +216,19 @@ def test_a_gpu_that_was_not_asked_is_no_proof_that_nothing_is_left(release, orph
     assert is_alive(pid)
 
 
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
+def test_a_machine_without_a_gpu_has_nobody_left_behind():
+    done = subprocess.run(
+        [sys.executable, "-m", "gpudiag", "release", "--yes"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "no process of yours is left behind on a GPU\n"
+
+
 def refusal(seen_holder, host=None):
     seen = Seen(holders={seen_holder.pid: seen_holder}, handles=Handles(nodes={}, unreadable=0))
     chosen = plan(host or Host(), snapshot(gpus=[]), seen, pids=[seen_holder.pid])
