@@ -1,4 +1,4 @@
-"""One run per folder: a lock that ends with its process, however that ends."""
+"""One run per folder: what it has begun there, and a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 OF_EVALUATION = "unfinished/lock"  # in the folder that is written to
 OF_TRAINING = ".lock"
+SHARDS, LAST = "unfinished/shard-*.parquet", "last.pth"  # what there is to go on with
 HELD = {errno.EAGAIN, errno.EACCES}
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 _OURS: set[BinaryIO] = set()  # what this process holds
+
+
+def is_begun(out: Path) -> bool:
+    """Whether a run left predictions, or a training its state, for another one to go on with."""
+    return any(out.glob(SHARDS)) or (out / LAST).exists()
 
 
 @contextmanager

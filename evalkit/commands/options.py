@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from evalkit.errors import InputError
+from evalkit.lock import is_begun
 from evalkit.wording import some
 from gpudiag.command_line import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 
@@ -275,18 +276,10 @@ def interruption_told(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if not _is_begun(out):
+        if not is_begun(out):
             raise
         click.echo(f"evalkit: interrupted: {GOES_ON}", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
-
-
-def _is_begun(out: Path) -> bool:
-    """Whether there are predictions, or a training, to go on with."""
-    from evalkit.run.unfinished import has_predictions
-    from evalkit.training.checkpoints import LAST
-
-    return has_predictions(out) or (out / LAST).exists()
 
 
 def _told_to_stop(out: Path) -> None:
@@ -296,7 +289,7 @@ def _told_to_stop(out: Path) -> None:
     why = "the job was ended"
     if us.size > 1:
         why = f"in process {us.rank} of {us.size}, because another one died or {why}"
-    what = GOES_ON if _is_begun(out) else "nothing was written yet"
+    what = GOES_ON if is_begun(out) else "nothing was written yet"
     click.echo(f"evalkit: told to stop, {why}: {what}", err=True)
     os._exit(128 + signal.SIGTERM)  # at once: the others are gone, and so is what waits for them
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
-from evalkit.lock import OF_EVALUATION, OF_TRAINING, locked, refuse_company
+from evalkit.lock import OF_EVALUATION, OF_TRAINING, is_begun, locked, refuse_company
 from evalkit.run.identity import refuse_differences
 from evalkit.run.shard import Shard, read_shard, said_by, to_bytes
 from evalkit.whole_file import write_whole
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NAME, LOCK = OF_EVALUATION.split("/")  # beside the results, and gone once they are there
 RUN = "run.json"
-SHARD, SHARDS = "shard-{:07}.parquet", "shard-*.parquet"
+SHARD = "shard-{:07}.parquet"
 NOTHING_YET = "no prediction was written yet"
 
 
@@ -167,11 +167,6 @@ def options_of(out: Path) -> Mapping[str, Any]:
     return found if all(type(found.get(name)) is kind for name, kind in kinds.items()) else {}
 
 
-def has_predictions(out: Path) -> bool:
-    """Whether an unfinished run left predictions in the folder for its results."""
-    return any((out / NAME).glob(SHARDS))
-
-
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Say in one line that the disk is full, or that nothing can be written.
@@ -185,7 +180,7 @@ def writing(folder: Path) -> Iterator[None]:
         kept = "what is written there stays valid, resume=True goes on with it"
         raise InputError(
             f"out must be a folder with room that can be written to, got {folder.parent}: "
-            f"{error.strerror}: {kept if has_predictions(folder.parent) else NOTHING_YET}"
+            f"{error.strerror}: {kept if is_begun(folder.parent) else NOTHING_YET}"
         ) from error
 
 

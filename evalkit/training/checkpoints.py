@@ -15,7 +15,7 @@ import torch
 from evalkit.checkpoint.save import write_checkpoint
 from evalkit.distributed import rank
 from evalkit.errors import InputError
-from evalkit.lock import OF_EVALUATION, OF_TRAINING, locked, refuse_company
+from evalkit.lock import LAST, OF_EVALUATION, OF_TRAINING, locked, refuse_company
 from evalkit.whole_file import written_beside
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from evalkit.training.state import State
 
-LAST = "last.pth"
 BEST = "best.pth"
 OF_AN_EPOCH = re.compile(r"epoch_(\d+)\.pth")
 UNFINISHED = re.compile(r"\.((last|best|epoch_\d+)\.pth|log\.csv|manifest\.csv)\.[0-9a-f]{8}\.tmp")

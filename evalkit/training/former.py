@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import InputError
+from evalkit.lock import LAST
 from evalkit.report.tables import check_folder
-from evalkit.training.checkpoints import BEST, LAST, Checkpoints
+from evalkit.training.checkpoints import BEST, Checkpoints
 from evalkit.training.heads import replace_head
 from evalkit.training.recipe import Recipe
 from evalkit.training.records import LOG
