@@ -15,7 +15,7 @@ from gpudiag.snapshot import GpuProcess, Snapshot, Variable, known_or
 HIDDEN = "redacted"
 # CUDA accepts the first block of a UUID, so a shortened one still names its GPU.
 UUID = re.compile(r"\b((?:GPU|MIG)-[0-9a-fA-F]{8})-[0-9a-fA-F]{4}-[0-9a-fA-F-]{22}\b")
-LONG_UUID = re.compile(r"(?<![\w-])((?:GPU|MIG)-[0-9a-fA-F]{8})-[0-9a-fA-F-]*")
+LONG_UUID = re.compile(r"(?<![\w-])((?:GPU|MIG)-[0-9a-fA-F]{8})-[0-9a-fA-F-]+(?![\w-])")
 HOME = re.compile(r"(?<![\w.-])(?:(?:/home|/Users)/[^/\s:'\"]+|/root(?=[/\s:'\"]|$))")
 HOME_ELSEWHERE = re.compile(r"(/home/|/Users/)[^/\s:'\"]+")  # /mnt/home/ada
 MAC = re.compile(r"(?<![A-Za-z0-9])[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}(?![A-Za-z0-9:])")
@@ -27,8 +27,8 @@ IPV6 = re.compile(
 TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:hf_|gh[oprsu]_|github_pat_|glpat-|nvapi-|sk-|[rs]k_live_|xox[a-z]-|xapp-"
     r"|pypi-|npm_|AKIA|ASIA|AIza|eyJ)[A-Za-z0-9_.-]{12,}"
-    # the password in https://user:password@host, also one with a slash or @ of its own
-    r"|(?<=://)[^/@:\s]{0,64}:[^\s'\"<>]{1,256}(?=@)|(?<=//)[^/@\s]+(?=@)"
+    # the password in https://user:password@host, also one with a slash or @ of its own; no port
+    r"|(?<=://)[^/@:\s]{0,64}:(?!\d+/)[^\s'\"<>]{1,256}(?=@)|(?<=//)[^/@\s]+(?=@)"
     r"|(?<=hooks\.slack\.com/)[^\s'\"<>]+"
 )
 MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")

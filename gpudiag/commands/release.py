@@ -15,8 +15,6 @@ from gpudiag.errors import InputError
 if TYPE_CHECKING:
     from gpudiag.snapshot import Snapshot
 
-NVML_LIBRARY_NOT_FOUND = 12
-
 
 @click.command()
 @click.option("--pid", "pids", type=int, multiple=True, help="This one, orphaned or not.")
@@ -78,7 +76,7 @@ def release(*, pids: tuple[int, ...], dry_run: bool, yes: bool) -> int:
 def _untold(snapshot: Snapshot) -> Iterator[str]:
     """Where somebody may be left behind without being seen, and why."""
     from gpudiag.render.as_table import printable
-    from gpudiag.rules.machine import has_nvidia_gpu
+    from gpudiag.rules.machine import NVML_LIBRARY_NOT_FOUND, has_nvidia_gpu
     from gpudiag.snapshot import Missing, NotObserved
 
     nvml = snapshot.nvml

@@ -153,7 +153,7 @@ def _library_versions(host: Host) -> tuple[str, ...]:
 
 def _services(host: Host) -> dict[str, tuple[Service, ...] | tuple[str, ...] | Missing]:
     """The driver's daemons, and the processes that sleep inside the driver and cannot be woken."""
-    pids = others_hidden(host) or host.names("/proc")
+    pids, hidden = host.names("/proc"), others_hidden(host)
     if isinstance(pids, Missing):
         return {"services": pids, "stuck_processes": pids}
     names, stuck = set(), []
@@ -166,11 +166,12 @@ def _services(host: Host) -> dict[str, tuple[Service, ...] | tuple[str, ...] | M
             waits_in = known_or(host.read(f"/proc/{pid}/wchan"), "")
             if re.search(r"nv(?!me|dimm)|rm_|uvm", waits_in):
                 stuck.append(f"{pid} ({found[1]}) in {waits_in}")
+    running = {name: process in names for name, process in SERVICES.items()}
+    services = tuple(Service(name=name, running=runs) for name, runs in running.items())
+    # What this user sees stands; that there is nothing else does not, where others are hidden.
     return {
-        "services": tuple(
-            Service(name=name, running=process in names) for name, process in SERVICES.items()
-        ),
-        "stuck_processes": tuple(stuck),
+        "services": hidden or services,
+        "stuck_processes": tuple(stuck) if stuck or hidden is None else hidden,
     }
 
 

@@ -272,7 +272,8 @@ def grave_xid_in_kernel_log(snapshot: Snapshot) -> Finding | None:
 
     The driver writes numbered Xid events. Most mean a fault of the program that ran (13, 31, 43,
     45); these mean the GPU, its memory or its link; those with a rule of their own are left out.
-    An NVSwitch writes SXid events, of which the fatal ones count.
+    An NVSwitch writes SXid events, of which the fatal ones count. In a container or a batch job,
+    events on GPUs that it was not given are left out, as in GD130 and GD412 to GD414.
     """
     grave = [e for e in known(snapshot.kernel_log.events) if _error(e) is not None]
     events = [

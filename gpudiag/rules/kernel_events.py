@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
-from gpudiag.rules.machine import in_container, on_this_machine
+from gpudiag.rules.machine import NVML_LIBRARY_NOT_FOUND, in_container, on_this_machine
 from gpudiag.snapshot import KernelEvent, NotObserved, Snapshot, known, known_or
 
 PCI_ADDRESS = re.compile(
     r"(?<![0-9a-fA-F])([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})(?![0-9a-fA-F])"
 )
+SWITCH = "SXid"  # events of NVSwitches, through which all GPUs of a node talk
+OF_OTHER_GPUS = "the events are on GPUs that this process does not see: another job's, or lost"
 HIDDEN_BY_A_BATCH_SYSTEM = "a batch system may hide GPUs from this job"
 
 
@@ -41,15 +43,29 @@ def of_own_gpus(snapshot: Snapshot, events: list[KernelEvent]) -> list[KernelEve
 
     The log is the whole machine's, whose other GPUs belong to other containers and jobs.
 
+    An event stays where it may be about one of them: NVML does not answer, which is what such an
+    event leads to; a GPU does not tell its address; or it is about the switches between them.
+
     Raises:
-        NotObserved: There are events, and which GPUs this process was given is not known.
+        NotObserved: There are events, all of them about GPUs that this process was not given.
     """
     if not events:
         return events
     if not in_container(snapshot) and known_or(snapshot.system.scheduler, None) is None:
         return events
-    given = {pci_slot(known(gpu.pci_address)) for gpu in known(snapshot.nvml.gpus)} - {None}
-    return [event for event in events if _slot(event) in given]
+    nvml = snapshot.nvml
+    if known_or(nvml.init_code, None) == NVML_LIBRARY_NOT_FOUND:
+        known(nvml.gpus)  # nothing of NVIDIA's is in here
+    gpus = known_or(nvml.gpus, None)
+    if gpus is None:
+        return events
+    slots = [pci_slot(known_or(gpu.pci_address, "")) for gpu in gpus]
+    own = [
+        event for event in events if None in slots or _slot(event) in slots or SWITCH in event.text
+    ]
+    if not own:
+        raise NotObserved(OF_OTHER_GPUS)
+    return own
 
 
 def refusals(snapshot: Snapshot, pattern: re.Pattern[str]) -> list[KernelEvent]:
@@ -62,9 +78,9 @@ def refusals(snapshot: Snapshot, pattern: re.Pattern[str]) -> list[KernelEvent]:
     if not found:
         return found
     on_this_machine(snapshot)
-    if known_or(snapshot.system.scheduler, None) is not None:
-        raise NotObserved(HIDDEN_BY_A_BATCH_SYSTEM)
     gpus = known_or(snapshot.nvml.gpus, ())
+    if gpus and known_or(snapshot.system.scheduler, None) is not None:
+        raise NotObserved(HIDDEN_BY_A_BATCH_SYSTEM)
     listed = {pci_slot(known_or(gpu.pci_address, "")) for gpu in gpus} - {None}
     return [event for event in found if _slot(event) not in listed]
 

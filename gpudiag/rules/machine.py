@@ -31,6 +31,7 @@ from gpudiag.snapshot import (
 
 NVML_SUCCESS = 0
 NVML_VERSION_MISMATCH = 18
+NVML_LIBRARY_NOT_FOUND = 12
 DRIVER_TO_INSTALL = 580  # the first branch that runs every published torch wheel
 FIRST_BLACKWELL_DEVICE_ID = 0x2900  # 0x2901 is a B200, 0x2b85 an RTX 5090; Ada ends at 0x28ff
 FIRST_TURING_DEVICE_ID = 0x1E00  # 0x1db6 is a V100, 0x1e04 an RTX 2080 Ti
@@ -243,10 +244,10 @@ def reinstall_torch(snapshot: Snapshot) -> str:
 def fetch_torch_again(snapshot: Snapshot) -> str:
     """The command of `reinstall_torch`, without the files that were downloaded before."""
     command = reinstall_torch(snapshot)
-    if not command.startswith("conda install"):
-        return f"{command} --no-cache-dir"
-    forced = "" if "--force-reinstall" in command else " --force-reinstall"
-    return f"conda clean --all && {command}{forced}"
+    if command.startswith("conda install"):
+        forced = "" if "--force-reinstall" in command else " --force-reinstall"
+        return f"conda clean --all && {command}{forced}"
+    return f"{command} --no-cache-dir" if "pip install" in command else command
 
 
 def install_driver(snapshot: Snapshot) -> str:

@@ -191,9 +191,16 @@ def device_files_not_accessible(snapshot: Snapshot) -> Finding | None:
     """
     nodes = [n for n in known(snapshot.driver.device_nodes) if OPENED_BY_CUDA.fullmatch(n.path)]
     closed = [node for node in nodes if not node.usable]
-    if not closed or known_or(snapshot.driver.cuda_init_code, None) == 0:
+    if not closed or _cuda_lists_all(snapshot):
         return None
     paths = [node.path for node in closed]
+    if all(known_or(node.mode, "")[7:9] == "rw" for node in closed):
+        return Finding(
+            evidence=(f"no permission to read and write, in spite of mode 0666: {paths[0]}",),
+            cause="CUDA finds no device: something else than the mode denies it",
+            fix="in a container or job ask for the GPU (--gpus all, --gres=gpu:1); else look at "
+            "SELinux and AppArmor: sudo ausearch -m avc -ts recent, sudo dmesg | grep DENIED",
+        )
     return Finding(
         evidence=(f"no permission to read and write: {', '.join(paths)}",),
         cause="CUDA finds no device for this user while root may see them all",
@@ -202,6 +209,13 @@ def device_files_not_accessible(snapshot: Snapshot) -> Finding | None:
         "boot put 'options nvidia NVreg_DeviceFileMode=0666' into /etc/modprobe.d/nvidia.conf, "
         "unless a udev rule sets another mode",
     )
+
+
+def _cuda_lists_all(snapshot: Snapshot) -> bool:
+    """Whether CUDA started and lists as many GPUs as the driver, whatever is closed."""
+    driver, gpus = snapshot.driver, known_or(snapshot.nvml.gpus, ())
+    started = known_or(driver.cuda_init_code, None) == 0
+    return started and known_or(driver.cuda_device_count, len(gpus)) >= len(gpus)
 
 
 @rule(
@@ -278,7 +292,7 @@ def _join(nodes: list[DeviceNode]) -> str | None:
     """The command after which the group's permission is this user's; None where it has none."""
     if any(known_or(node.mode, "crw-rw----")[4:6] != "rw" for node in nodes):
         return None
-    groups = {known_or(node.group, "<group>") for node in nodes} - {"root"}
+    groups = {known_or(node.group, "<group>") for node in nodes} - {"root", "nogroup", "nobody"}
     if not groups:
         return None
     shown = "ls -l /dev/nvidia* shows the group: " if "<group>" in groups else ""

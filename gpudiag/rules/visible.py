@@ -43,6 +43,10 @@ def visible_gpus(snapshot: Snapshot) -> tuple[Gpu, ...]:
     listed = tuple(gpu for gpu in gpus if gpu.uuid in of_torch)
     if len(listed) == len(read.kept):
         return listed
+    kinds = {known_or(device.name, "") for device in known_or(snapshot.torch.devices, ())}
+    alike = tuple(gpu for gpu in gpus if known_or(gpu.name, None) in kinds)
+    if len(alike) == len(read.kept):  # an old torch tells no UUID, but which kind it got
+        return alike
     raise NotObserved(
         f"{VARIABLE} counts the fastest GPU first, unless CUDA_DEVICE_ORDER is PCI_BUS_ID"
     )

@@ -80,6 +80,36 @@ def test_a_group_that_may_open_no_gpu_is_not_to_be_joined(mode, group, expected)
     assert cure.startswith(expected)
 
 
+def test_a_mode_that_is_open_already_is_not_to_be_opened():
+    nodes = (DeviceNode(path="/dev/nvidia0", usable=False, mode="crw-rw-rw-", group="root"),)
+
+    finding = only(visibility.device_files_not_accessible, snapshot(driver={"device_nodes": nodes}))
+
+    assert "in spite of mode 0666: /dev/nvidia0" in finding.evidence[0]
+    assert "chmod" not in finding.fix
+
+
+@pytest.mark.parametrize(("count", "is_told"), [(8, False), (7, True)])
+def test_one_closed_gpu_of_several_is_told_though_cuda_started(count, is_told):
+    nodes = (DeviceNode(path="/dev/nvidia1", usable=False, mode="crw-rw----", group="gpu1"),)
+    seen = snapshot(
+        driver={"device_nodes": nodes, "cuda_init_code": 0, "cuda_device_count": count},
+        gpus=[gpu(index) for index in range(8)],
+    )
+
+    assert silent(visibility.device_files_not_accessible, seen) != is_told
+
+
+def test_prose_gets_no_options_of_pip():
+    kepler = [gpu(0, compute_capability=(3, 5))]
+    facts = {"torch": {"cuda_version": "12.6"}, "system": {"container": None}}
+
+    assert machine.fetch_torch_again(snapshot(gpus=kepler, **facts)).endswith("torch for them")
+    usual = machine.fetch_torch_again(snapshot(**facts))
+    assert "pip install" in usual
+    assert usual.endswith(" --no-cache-dir")
+
+
 def test_a_device_file_that_cuda_does_not_open_may_be_closed():
     closed = tuple(
         DeviceNode(path=path, usable=False) for path in ("/dev/nvidia-modeset", "/dev/nvidia1")

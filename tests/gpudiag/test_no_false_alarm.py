@@ -9,7 +9,8 @@ from rule_cases import CASES, build, changed, xid
 from gpudiag.diagnose import diagnose
 from gpudiag.finding import Severity
 from gpudiag.rules import RULES
-from gpudiag.snapshot import Missing, Snapshot
+from gpudiag.rules.kernel_events import OF_OTHER_GPUS
+from gpudiag.snapshot import KernelEvent, Missing, Snapshot
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 HEALTHY = sorted([*RECORDED.glob("healthy_*.json"), *RECORDED.glob("composed_healthy_*.json")])
@@ -79,9 +80,38 @@ def test_events_on_gpus_that_this_job_was_not_given_are_not_told(rule_id, shared
     def report(address):
         return diagnose(build(facts | {"gpus": [{"pci_address": address}]}), [BY_ID[rule_id]])
 
-    assert report("0000:00:1e.0").passed == (rule_id,)
+    assert report("0000:00:1e.0").skipped == {rule_id: OF_OTHER_GPUS}
     assert [f.id for f in report("0000:1b:00.0").findings] == [rule_id]
-    assert report(Missing("lost")).skipped == {rule_id: "lost"}
+    assert [f.id for f in report(Missing("lost")).findings] == [rule_id]  # it may be that one
+
+
+@pytest.mark.parametrize("shared", [{"container": "kubernetes"}, {"scheduler": "slurm"}])
+@pytest.mark.parametrize("rule_id", ["GD130", "GD411"])
+def test_an_nvml_that_does_not_answer_takes_no_event_away(rule_id, shared):
+    """That is what such an event leads to; where there is no NVML at all, there is no GPU."""
+    facts = changed(CASES[rule_id].fires, {"system": shared})
+    facts.pop("gpus", None)
+    facts["nvml"] = {"gpus": Missing("no answer within 10 s")}
+
+    hung = build(facts)
+    without = build(facts | {"nvml": {"gpus": Missing("not found"), "init_code": 12}})
+
+    assert [f.id for f in diagnose(hung, [BY_ID[rule_id]]).findings] == [rule_id]
+    assert diagnose(without, [BY_ID[rule_id]]).skipped == {rule_id: "not found"}
+
+
+def test_switches_belong_to_every_job_of_a_node():
+    text = "nvidia-nvswitch3: SXid (PCI:0000:c4:00.0): 23001, Fatal, Link 32"
+    event = KernelEvent(text=text, pci_address="0000:c4:00.0")
+    seen = build(
+        {
+            "system": {"scheduler": "slurm", "container": None},
+            "events": (event,),
+            "gpus": [{"pci_address": "0000:1b:00.0"}],
+        }
+    )
+
+    assert [f.id for f in diagnose(seen, [BY_ID["GD411"]]).findings] == ["GD411"]
 
 
 @pytest.mark.parametrize("rule_id", ["GD122", "GD124", "GD418", "GD502", "GD312"])

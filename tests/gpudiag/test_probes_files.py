@@ -428,6 +428,22 @@ def test_daemons_are_not_known_where_proc_hides_the_processes_of_others(tmp_path
     assert (facts.services, facts.stuck_processes) == (hidden, hidden)
 
 
+def test_ones_own_stuck_process_is_seen_where_those_of_others_are_hidden(tmp_path):
+    write(
+        tmp_path,
+        {
+            "/proc/77/stat": "77 (python) D 1 77",
+            "/proc/77/wchan": "nvidia_close_callback",
+            "/proc/self/mounts": MOUNTED.format(2),
+        },
+    )
+
+    facts = driver(Host(root=tmp_path, environment=NO_PROGRAMS), 5)
+
+    assert facts.stuck_processes == ("77 (python) in nvidia_close_callback",)
+    assert isinstance(facts.services, Missing)
+
+
 @pytest.mark.parametrize(
     "files",
     [

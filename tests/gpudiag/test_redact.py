@@ -40,6 +40,8 @@ def cleaned(text, **identity):
         ("torchvision::nms c10::Error", "torchvision::nms c10::Error"),
         ("hf_abcdefghijklmnop", "redacted"),
         ("https://ada:secret@host/x", "https://redacted@host/x"),
+        ("docker://nvcr.io:5000/nvidia/pytorch@sha256:abcdef",) * 2,
+        ("http://wheels:8080/whl/torch-2.9.1@cu128/torch.whl",) * 2,
         (UUID, "GPU-6018366c"),
         ("NVRM: GPU Board Serial Number: 1654523004308", "NVRM: GPU Board Serial Number: redacted"),
         ("NVRM: GPU serial number is 1322621070435.", "NVRM: GPU serial number is redacted"),

@@ -4,12 +4,14 @@ import pytest
 from builders import GIB, gpu, only, silent, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gpudiag.rules import modes, torch_build, visibility
 from gpudiag.rules.system import few_cpus_for_the_gpus
 from gpudiag.snapshot import (
     DeviceNode,
     GpuProcess,
+    Missing,
     Misspelling,
     NotObserved,
     PciDevice,
@@ -199,7 +201,11 @@ def test_an_index_of_gpus_that_are_ordered_by_speed_is_known_by_what_torch_lists
         memory_total_bytes=24 * GIB,
     )
 
-    assert silent(torch_build.no_kernel_image, two_kinds(first, devices=(listed,)))
+    unnamed = replace(listed, uuid=Missing("an old torch does not tell"))
+    for devices in ((listed,), (unnamed,)):
+        assert silent(torch_build.no_kernel_image, two_kinds(first, devices=devices))
+    slow = replace(unnamed, name="GTX 1060")
+    assert only(torch_build.no_kernel_image, two_kinds(first, devices=(slow,)))
     with pytest.raises(NotObserved, match="counts the fastest GPU first"):
         torch_build.no_kernel_image(two_kinds(first))
 
