@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import product
 from typing import Any
@@ -55,6 +55,8 @@ def names_given(classes: Any) -> tuple[str, ...]:
         >>> names_given({"dog": 1, "cat": 0})
         ('cat', 'dog')
     """
+    if isinstance(classes, Iterator | KeysView):  # both have an order
+        classes = list(classes)
     is_one = isinstance(classes, str | bytes) or not isinstance(classes, Collection)
     if (is_one and not hasattr(classes, "tolist")) or isinstance(classes, AbstractSet):
         raise InputError(

@@ -20,8 +20,9 @@ from evalkit.output_names import TO_NAME, TO_OUTPUT, contradict, names_in_order
 from evalkit.wording import some
 
 # Under these names classes are kept and nothing else is: in order of the outputs, as a dict from
-# name to output, or as one from output to name.
-SAY_CLASSES = ("classes", "class_names", *TO_OUTPUT, "CLASSES", *TO_NAME)
+# output to name, or as one from name to output. A model of Hugging Face that was given its names as
+# the former has the latter of another one, or LABEL_0, LABEL_1, ….
+SAY_CLASSES = ("classes", "class_names", "CLASSES", *TO_NAME, *TO_OUTPUT)
 # Under these the labels of samples, or names of columns, as well.
 CLASS_KEYS = (*SAY_CLASSES, "names", "label_names", "labels")
 # Where the arguments of a run keep those of its data and its model.
@@ -126,6 +127,12 @@ def _entry(place: object, name: str) -> Any:
     return place.get(name) if isinstance(place, Mapping) else None
 
 
+def _are_numbers(value: object, names: tuple[str, ...] | None) -> bool:
+    """Whether a list counts the outputs and does not name them, as ``np.unique(labels)`` does."""
+    counted = names == tuple(map(str, range(len(names or ()))))
+    return counted and isinstance(value, list) and not any(isinstance(one, str) for one in value)
+
+
 def _told(places: list[object]) -> Iterator[_Told]:
     for key in CLASS_KEYS:
         for place in places:
@@ -133,7 +140,9 @@ def _told(places: list[object]) -> Iterator[_Told]:
             if value is None or isinstance(value, torch.Tensor):  # a buffer of that name
                 continue
             value = _plain(value, key)
-            yield _Told(key, value, names_in_order(value, key))
+            names = names_in_order(value, key)
+            if not _are_numbers(value, names):
+                yield _Told(key, value, names)
 
 
 def _plain(value: object, key: str) -> object:

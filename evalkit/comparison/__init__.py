@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evalkit.comparison.join import (
-    KEYS,
     Joined,
     RecordedData,
     as_names,
@@ -118,8 +117,8 @@ def compare(
         columns = {label_column: "label", prediction_column: "prediction"}
         tables = {name: frame.rename(columns=columns) for name, frame in runs.items()}
         present = [set(map(str, frame.columns)) for frame in tables.values()]
-        named = set.intersection(*present) & {key, *KEYS}
-        tables = {name: as_names(frame, named, of=name) for name, frame in tables.items()}
+        chosen = _key(key, present)
+        tables = {name: as_names(frame, [chosen], of=name) for name, frame in tables.items()}
     else:
         options = {"label_column": label_column, "prediction_column": prediction_column}
         read = [read_run(place, key=key, **options) for place in runs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ _UNREADABLE = (
 )
 SUFFIXES = (".csv", ".parquet", ".pq")
 NEEDED = ("path", "label")
+USUAL_NUMBER = re.compile(r"-?(?=[\d.]{1,16}(?:e|$))(?:0|[1-9]\d*)(?:\.\d+)?(?:e[+-]?\d{1,2})?")
 # What pandas raises on its own notes in a Parquet file, where these are damaged.
 _BAD_METADATA = (ValueError, TypeError, LookupError, AttributeError)
 
@@ -101,7 +103,7 @@ def _of_several_splits(table: pd.DataFrame, path: Path) -> Iterator[str]:
     """Say that rows for training are among those that are evaluated, where a column tells."""
     if "split" not in table:
         return
-    splits = table["split"].astype(str).value_counts()
+    splits = table["split"].replace("", None).dropna().astype(str).value_counts()
     if len(splits) > 1:
         counts = [f"{name} ({count:,})" for name, count in splits.items()]
         yield (
@@ -125,7 +127,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             fault = fault_of_header(path, header, NEEDED)
             if fault:
                 raise InputError(f"manifest {fault}")
-            if twice := sorted({name for name in header if header.count(name) > 1}):
+            if twice := sorted({name for name in header if name and header.count(name) > 1}):
                 raise InputError(
                     f"manifest must have every column once, got {some([*map(repr, twice)])} more "
                     f"than once in {path}: rename the others"
@@ -143,17 +145,13 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _numbers_where_all_are(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Return a column as numbers, where these are written as Python writes them.
+    """Return a column as numbers, where none of them is written in two ways or in an unusual one.
 
-    Patients 7, 07 and 7.0 are three, and so is every number that has more digits than a double.
+    Patients 7, 07 and 7.0 are three, and a double holds fifteen digits.
     """
     texts = pd.Series(column.unique())
     texts = texts[texts != ""]
-    try:
-        numbers = pd.to_numeric(texts)
-    except (ValueError, OverflowError):
-        return column
-    if numbers.dtype.kind not in "iuf" or (numbers.map(str) != texts).any():
+    if not texts.str.fullmatch(USUAL_NUMBER).all() or pd.to_numeric(texts).duplicated().any():
         return column
     return pd.to_numeric(column)
 
@@ -166,6 +164,5 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except (pa.ArrowException, OSError, *_BAD_METADATA) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"manifest must be a Parquet file, got {path}: {reason}") from error
-    names = set(table.index.names)
-    has_news = None not in names and names.isdisjoint(table.columns)  # as path for the index
-    return table.reset_index(drop=not has_news)
+    news = [name for name in NEEDED if name in table.index.names and name not in table]
+    return table.reset_index(news).reset_index(drop=True)

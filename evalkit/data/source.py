@@ -58,6 +58,7 @@ class Source:
         numbered: Whether the data know their classes by number alone: the names are "0", "1", …
         version: What tells the samples from others under the same paths, where these are no files:
             a fingerprint.
+        code: A fingerprint of the code that makes the samples, where it is somebody's own.
         doubts: What a reader of the result must know of the data, a sentence each.
     """
 
@@ -71,6 +72,7 @@ class Source:
     encoded: Callable[[int], bytes] | None = None
     numbered: bool = False
     version: str | None = None
+    code: str | None = None
     doubts: tuple[str, ...] = ()
 
     def __len__(self) -> int:

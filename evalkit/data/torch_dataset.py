@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from evalkit.data.dataset_classes import classes_of, label_of
+from evalkit.data.dataset_version import parts_of, version_of
 from evalkit.data.source import Loaded, Numbered, Source
 from evalkit.errors import InputError
 from evalkit.images.reading import UnreadableError, damage_told
@@ -90,7 +91,8 @@ def _source(spec: str, dataset: Any) -> Source:
         classes=names,
         load=load,
         numbered=all(map(str.isdecimal, names)),
-        version=code_digest([type(dataset)], spec=spec),
+        version=version_of(dataset),
+        code=code_digest(map(type, parts_of(dataset)), spec=spec),
         doubts=classes.doubts,
     )
 

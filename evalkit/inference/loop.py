@@ -147,7 +147,16 @@ def _pair(batch: Any) -> Inputs:
         got = f"a {type(batch).__name__}"
         got += f" of {len(batch)}" if isinstance(batch, tuple | list | dict) else ""
         raise InputError(f"batches must be pairs of inputs and labels, got {got}")
-    inputs, labels = (torch.as_tensor(one) for one in batch)
+    try:
+        inputs, labels = (torch.as_tensor(one) for one in batch)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kinds = " and ".join(type(one).__name__ for one in batch)
+        raise InputError(
+            f"batches must be pairs of inputs and labels that torch makes tensors of, got {kinds}: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    if not inputs.ndim:
+        raise InputError("inputs must have the shape (B, …), got a single number")
     if labels.dtype not in WHOLE or labels.shape != inputs.shape[:1]:
         raise InputError(
             f"labels must be whole numbers of shape ({len(inputs)},), the positions of the model's "

@@ -28,6 +28,7 @@ FORMAT = 1  # of the files of an unfinished run
 AT_ONCE = 65_536  # names that are hashed together
 DIGEST_LENGTH = 64  # of a SHA-256 in hexadecimal
 ASKING = 16  # threads that ask for the sizes of files, which wait for the disk or the network
+OF_SAMPLES = ("paths", "labels", "sizes", "version")  # of the data
 Identity = dict[str, dict[str, Any]]
 
 
@@ -129,8 +130,8 @@ def _short(value: object) -> str:
 
 
 def data_of(found: Identity) -> str:
-    """A fingerprint of the data alone, wherever they lie."""
-    return _digest([f"{name}={value}" for name, value in sorted(found["data"].items())])
+    """A fingerprint of the samples alone, wherever they lie and whatever else is known of them."""
+    return _digest([f"{name}={found['data'][name]}" for name in OF_SAMPLES])
 
 
 def _data(source: Source) -> dict[str, str | None]:
@@ -142,6 +143,7 @@ def _data(source: Source) -> dict[str, str | None]:
         "columns": None if source.columns is None else _digest(_lines(source.columns)),
         "sizes": _sizes(source),
         "version": source.version,
+        "code": source.code,
     }
 
 

@@ -175,8 +175,8 @@ def _about_random(path: str | None) -> Iterator[str]:
     if path is not None:
         yield (
             f"the data give other pixels when a sample is asked for again ({path}), as those for "
-            "training do: the scores are those of altered images and no two runs give the same, so "
-            "nothing was verified: evaluate on data without random transforms"
+            "training do: the scores are those of altered images, no two runs give the same, and "
+            "nothing can be verified: evaluate on data without random transforms"
         )
 
 

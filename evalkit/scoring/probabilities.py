@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 PREFIX = "p_"  # of a column with the probability of the class that follows
 LISTS = "probabilities"  # column of lists in class order
 MOST_VALUES = 50_000_000  # kept in single precision: 200 MB
-MOST_CONTRADICTED = 0.5  # share of samples; a threshold or an average over views moves some
+MOST_CONTRADICTED = 0.5  # share of samples; an average over views moves some
 TIE_TOLERANCE = 1e-6  # single precision, and rounding in files
+ROUNDED = 0.005  # of each class, where files have two digits
 SUM_TOLERANCE = 1e-2  # half precision and rounding in files
 ABSENT = f"it needs the probability of every class: columns {PREFIX}<class>, or lists in {LISTS}"
 
@@ -160,7 +161,7 @@ class Probabilities:
         if fault:
             return None, None, fault
         others = self._contradicted(classes, table)
-        if others > len(table) * MOST_CONTRADICTED:
+        if others > len(table) * MOST_CONTRADICTED and self._are_of_others(classes, table):
             fault = (
                 f"they are not of these predictions: {others} of {len(table)} samples were given "
                 "a class that is not their most probable one"
@@ -170,12 +171,24 @@ class Probabilities:
         labels = pd.Index(list(classes)).get_indexer(names).astype(np.int64)
         return labels, table, ""
 
+    def _are_of_others(self, classes: Sequence[str], table: npt.NDArray[np.float32]) -> bool:
+        """Whether samples are no more probably of the class that they were given than others are.
+
+        A threshold that was moved gives a class to those that have more of it than the rest.
+        """
+        given = self._given_positions(classes)
+        own = float(table[np.arange(len(table)), given].mean())
+        shares = np.bincount(given, minlength=len(classes)) / len(given)
+        return own <= float((shares * table.mean(axis=0)).sum())
+
+    def _given_positions(self, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+        names = pd.Index(pd.concat(self._given).astype(str))
+        return pd.Index(list(classes)).get_indexer(names).astype(np.int64)
+
     def _contradicted(self, classes: Sequence[str], table: npt.NDArray[np.float32]) -> int:
         if not self._given:
             return 0
-        names = pd.Index(pd.concat(self._given).astype(str))
-        given = pd.Index(list(classes)).get_indexer(names)
-        own = table[np.arange(len(table)), given]
+        own = table[np.arange(len(table)), self._given_positions(classes)]
         return int((own < table.max(axis=1) - TIE_TOLERANCE).sum())
 
 
@@ -193,7 +206,8 @@ def _fault(table: npt.NDArray[np.float32]) -> str:
             f"probabilities must be in [0, 1], got {outside} of {len(table)} samples with "
             "others or with missing ones"
         )
-    off = int((np.abs(table.sum(axis=1) - 1) > SUM_TOLERANCE).sum())
+    tolerance = max(SUM_TOLERANCE, ROUNDED * table.shape[1]) + TIE_TOLERANCE
+    off = int((np.abs(table.sum(axis=1) - 1) > tolerance).sum())
     if off:
         return (
             f"the probabilities of a sample must add up to 1, got {off} of {len(table)} samples "

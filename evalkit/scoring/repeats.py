@@ -12,16 +12,23 @@ from evalkit.wording import counted
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-KEYS = ("index", "path")  # those of them that a table has name its samples together
+KEYS = ("index", "path")
+# What hardly any two samples share; without it, only index and path together name a sample: an
+# index may begin again, and a film or a folder have many samples of one path.
+FIGURES = ("confidence", "label_probability")
+WHAT_IS_SAID = ("label", "prediction", *FIGURES)
 MOST = 10_000_000  # samples, 16 bytes each at the end; of a longer table nothing is said
 
 
 class Repeats:
-    """Looks for samples that come again. Feed it with `add`, then ask for the `warning`.
+    """Looks for rows that come again: of the same sample, and saying the same.
+
+    Feed it with `add`, then ask for the `warning`.
 
     Example:
         >>> repeats = Repeats()
-        >>> repeats.add(pd.DataFrame({"path": ["a.png", "b.png", "a.png"]}))
+        >>> rows = {"path": ["a.png", "b.png", "a.png"], "confidence": [0.7, 0.8, 0.7]}
+        >>> repeats.add(pd.DataFrame({"label": "cat", "prediction": "cat", **rows}))
         >>> repeats.warning().partition(":")[0]
         '1 of 3 rows is of a sample that the table has already, by path'
     """
@@ -34,12 +41,21 @@ class Repeats:
     def add(self, batch: pd.DataFrame) -> None:
         """Note the samples of a batch, if it names them."""
         if not self._rows:
-            self._keys = [name for name in KEYS if name in batch]
+            keys = [name for name in KEYS if name in batch]
+            telling = len(keys) == len(KEYS) or any(name in batch for name in FIGURES)
+            self._keys = keys if telling else []
         self._rows += len(batch)
         if self._rows > MOST:
             self._hashes.clear()
         elif self._keys:
-            hashes = pd.util.hash_pandas_object(batch[self._keys], index=False)
+            named = batch[batch[self._keys].notna().all(axis=1)]
+            said = named[[*self._keys, *(name for name in WHAT_IS_SAID if name in batch)]]
+            try:
+                hashes = pd.util.hash_pandas_object(said, index=False)
+            except TypeError:  # a path may be anything in Parquet, as a list
+                self._keys = []
+                self._hashes.clear()
+                return
             self._hashes.append(np.asarray(hashes, dtype=np.uint64))
 
     def warning(self) -> str:

@@ -153,6 +153,7 @@ def subset(source: Source, positions: Sequence[int]) -> Source:
         load=lambda position, mode: source.load(chosen[position], mode),
         encoded=None if encoded is None else lambda position: encoded(chosen[position]),
         columns=None if columns is None else columns.iloc[chosen].reset_index(drop=True),
+        doubts=(),  # which were of all samples
     )
 
 

@@ -247,6 +247,34 @@ def test_lists_in_an_order_that_nobody_named_are_left_out(tmp_path):
     assert not [one for one in named["warnings"] if "probabilities" in one]
 
 
+def test_a_threshold_that_was_moved_far_keeps_the_probabilities():
+    rng = np.random.default_rng(0)
+    ill = rng.random(400) < 0.2
+    p_ill = np.clip(rng.normal(0.15 + 0.2 * ill, 0.1), 0.01, 0.99)
+    given = np.where(p_ill > 0.05, "ill", "well")
+    frame = pd.DataFrame(
+        {
+            "label": np.where(ill, "ill", "well"),
+            "prediction": given,
+            "p_ill": p_ill,
+            "p_well": 1 - p_ill,
+        }
+    )
+
+    summary = evaluation(frame, classes=["ill", "well"]).summary
+
+    assert (given != np.where(p_ill > 0.5, "ill", "well")).mean() > 0.5
+    assert summary["auroc"] > 0.8
+
+
+def test_probabilities_of_two_digits_add_up_to_about_one():
+    columns = {"p_ant": [0.33] * 4, "p_bee": [0.33] * 4, "p_cat": [0.33] * 4}
+
+    summary = evaluation(predictions(**columns)).summary
+
+    assert summary["brier"] is not None
+
+
 def test_probabilities_that_the_predictions_defy():
     """A threshold moves some predictions; most of them means another model."""
     columns = {f"p_{name}": [row[at] for row in PROBABILITIES] for at, name in enumerate(CLASSES)}
@@ -282,10 +310,22 @@ def test_another_column_of_predictions_has_nothing_of_the_models(tmp_path):
     assert (human["ece"], human["nll"], human["accuracy"]) == (None, None, 0.75)
 
 
-def test_an_index_that_begins_again_names_no_sample_twice(tmp_path):
-    """Two tables below each other, as of two shards."""
-    parts = [predictions(path=[f"{part}/{i}.png" for i in range(4)]) for part in "ab"]
-    pd.concat(parts).to_parquet(tmp_path / "t.parquet", index=False)
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"path": [f"{part}/{number}.png" for part in "ab" for number in range(4)]},
+        {"index": [*range(4), *range(4)]},
+        {"index": [*range(4), *range(4)], "confidence": np.linspace(0.5, 0.9, 8)},
+        {"path": ["film.mp4"] * 8, "confidence": np.linspace(0.5, 0.9, 8)},
+        {"path": [None] * 8, "confidence": [0.5] * 8},
+        {"path": [{"bytes": b"a", "path": "a.png"}] * 8, "confidence": [0.5] * 8},
+    ],
+    ids=["folders", "shards", "other models", "frames", "gaps", "structs"],
+)
+def test_what_is_no_sample_twice(tmp_path, columns):
+    """An index that begins again, frames of one film, and paths that are none."""
+    frame = pd.concat([predictions()] * 2, ignore_index=True).drop(columns="index")
+    frame.assign(**columns).to_parquet(tmp_path / "t.parquet", index=False)
 
     warnings = Evaluation.from_table(tmp_path / "t.parquet").summary["warnings"]
 
@@ -295,7 +335,7 @@ def test_an_index_that_begins_again_names_no_sample_twice(tmp_path):
 @pytest.mark.parametrize("key", ["index", "path"])
 def test_samples_that_a_table_holds_twice_are_told(tmp_path, monkeypatch, key):
     monkeypatch.setattr("evalkit.predictions.BATCH_ROWS", 2)
-    frame = predictions().rename(columns={"index": key})
+    frame = predictions(confidence=[0.9, 0.8, 0.7, 0.6]).rename(columns={"index": key})
     pd.concat([frame, frame[:1]]).to_parquet(tmp_path / "t.parquet", index=False)
 
     summary = Evaluation.from_table(tmp_path / "t.parquet").summary

@@ -7,6 +7,11 @@ from evalkit.errors import InputError
 from evalkit.output_names import contradict, names_given, names_in_order
 
 
+def test_names_that_come_one_after_the_other():
+    assert names_given({"cat": 0, "dog": 1}.keys()) == ("cat", "dog")
+    assert names_given(name for name in ("cat", "dog")) == ("cat", "dog")
+
+
 @pytest.mark.parametrize(
     "classes",
     [

@@ -482,3 +482,18 @@ def test_a_scalar_in_the_place_of_a_head(path):
     assert "other shapes: fc.bias is () in the file and (10,) in the model" in (
         message_of(path, SmallNet())
     )
+
+
+@pytest.mark.parametrize(
+    "other", [{"LABEL_0": 0, "LABEL_1": 1}, {f"im{number}": number for number in range(9)}]
+)
+def test_names_that_a_model_of_hugging_face_was_given_win_over_those_it_had(other):
+    config = {"label2id": other, "id2label": {0: "cat", 1: "dog"}}
+
+    assert stored_classes({"config": config}).names == ("cat", "dog")
+
+
+def test_a_list_that_counts_the_outputs_names_none():
+    found = stored_classes({"classes": [0, 1, 2]})
+
+    assert (found.names, found.fault) == (None, None)

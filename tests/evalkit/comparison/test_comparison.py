@@ -63,6 +63,13 @@ def test_frames_whose_predictions_are_no_classes(prediction, said):
     assert str(error.value).startswith(said)
 
 
+def test_a_column_that_names_no_sample_may_have_gaps():
+    labels = pd.DataFrame({"index": [0, 1], "path": [None, None], "label": [0, 1]})
+    found = {name: labels.assign(prediction=[0, 0]) for name in ("m0", "m1")}
+
+    assert compare(found, key="index").samples == 2
+
+
 def test_a_frame_without_predictions_is_named():
     labels = pd.DataFrame({"path": list("xyz"), "label": [0, 1, 1]})
 

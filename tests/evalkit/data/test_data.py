@@ -179,6 +179,52 @@ def test_columns_of_a_manifest_that_would_mislead(tmp_path, header, said):
     assert said in message_of(path)
 
 
+def test_numbers_of_several_kinds_are_numbers(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("path,label,dose,share,,\na.png,cat,1,0.50,,\nb.png,dog,2.5,0.25,,\n")
+
+    columns = open_data(path).columns
+
+    assert columns["dose"].tolist() == [1.0, 2.5]
+    assert columns["share"].tolist() == [0.5, 0.25]
+
+
+def test_an_index_that_has_a_reserved_name_is_no_column(tmp_path):
+    table = pd.DataFrame({"path": ["a.png"], "label": ["cat"]}).rename_axis("index")
+    table.to_parquet(tmp_path / "list.parquet")
+
+    assert open_data(tmp_path / "list.parquet").paths == ("a.png",)
+
+
+def test_a_split_with_gaps_names_no_empty_one(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("path,label,split\na.png,cat,test\nb.png,dog,\n")
+
+    assert open_data(path).doubts == ()
+
+
+def test_other_samples_of_a_dataset_are_another_version():
+    class Ten(Dataset):
+        classes = ("a", "b")
+        targets = torch.arange(10) % 2
+
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, position):
+            return SMALL, int(self.targets[position])
+
+    class Other(Ten):
+        targets = torch.arange(10) // 5
+
+    def version(dataset):
+        return open_data(dataset).version
+
+    assert version(Ten()) == version(Ten()) != version(Other())
+    assert version(Subset(Ten(), [0, 1])) != version(Subset(Ten(), [0, 3]))
+    assert version(Subset(Ten(), [0, 1])) != version(Subset(Other(), [0, 1]))
+
+
 def test_images_that_a_manifest_names_twice(tmp_path):
     path = tmp_path / "list.csv"
     path.write_text("path,label\na.png,cat\nb.png,dog\na.png,dog\nc.png,cat\nc.png,cat\n")

@@ -50,6 +50,14 @@ def test_a_data_set_on_disk(tmp_path):
     assert np.array_equal(np.asarray(loaded.image), np.asarray(coloured("red", 2)))
 
 
+def test_other_images_under_the_same_numbers_are_another_version(tmp_path):
+    first = open_data(saved(tmp_path / "a")).version
+    copy = open_data(saved(tmp_path / "b")).version
+    changed = columns() | {"image": [coloured(NAMES[0], n, size=(30, 20)) for n in range(4)]}
+
+    assert first == copy != open_data(saved(tmp_path / "c", changed)).version
+
+
 def test_splits_are_named(tmp_path):
     parts = {
         name: datasets.Dataset.from_dict(columns(count), features=features())

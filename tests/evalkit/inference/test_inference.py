@@ -191,6 +191,10 @@ def test_the_advice_for_one_output_gives_its_sigmoid():
     ("batch", "said"),
     [
         ((torch.ones(2, 3), [0, 1], ["a", "b"]), "batches must be pairs of inputs and labels, got"),
+        (({"x": 1}, [0]), "batches must be pairs of inputs and labels that torch makes tensors of"),
+        ((torch.ones(2, 3), ["a", "b"]), "batches must be pairs of inputs and labels that torch"),
+        ((torch.ones(2, 3), None), "batches must be pairs of inputs and labels that torch makes t"),
+        ((torch.tensor(1.0), [0]), "inputs must have the shape (B, …), got a single number"),
         ({"x": torch.ones(2, 3)}, "batches must be pairs of inputs and labels, got a dict of 1"),
         ((torch.ones(2, 3), [0.0, 1.0]), "labels must be whole numbers of shape (2,), the positi"),
         ((torch.ones(2, 3), [[0], [1]]), "labels must be whole numbers of shape (2,), the positi"),

@@ -440,7 +440,7 @@ def test_a_dataset_whose_code_was_changed_is_not_gone_on_with(checkpoint, stoppe
 
     message = message_of(checkpoint, "noise:noise", out=stopped, resume=True, **OPTIONS)
 
-    assert "began with: data version " in message
+    assert "began with: data code " in message
 
 
 def test_the_files_that_a_model_is_written_in_count():

@@ -165,6 +165,7 @@ def test_a_manifest_with_a_split_column(data, tmp_path):
     split = open_split(tmp_path / "all.csv")
 
     assert (len(split.train), len(split.validation)) == (32, 12)
+    assert split.validation.doubts == ()  # its rows are those that are meant
 
 
 def test_data_that_is_not_split_needs_a_share(data):
