@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.csv_faults import twins
 from evalkit.errors import InputError
 from evalkit.output_names import names_given
-from evalkit.predictions import arrange, read_batches, stored_classes
+from evalkit.predictions import arrange, read_batches, recorded_classes
 from evalkit.report.headline import level_of
 from evalkit.report.html import as_html
 from evalkit.report.markdown import as_markdown
@@ -186,7 +186,7 @@ class Evaluation:
             )
         names: Sequence[str] | None = None if classes is None else names_given(classes)
         if names is None:
-            names = _in_order(tally.classes(), stored_classes(Path(table)))
+            names = _in_order(tally.classes(), recorded_classes(Path(table)))
         if names is None:
             study.probabilities.refuse_lists(ORDER_UNKNOWN)
         results = study.results(names if names is not None else tally.classes())

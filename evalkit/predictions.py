@@ -147,7 +147,7 @@ def column_names(table: Path) -> list[str]:
         return [str(name) for name in file.schema_arrow.names]
 
 
-def stored_classes(table: Path) -> tuple[str, ...] | None:
+def recorded_classes(table: Path) -> tuple[str, ...] | None:
     """Return the classes of a table that we wrote, in their order; None of anybody else's.
 
     Raises:

@@ -11,16 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from evalkit.errors import InputError
 from evalkit.images.reading import UnreadableError
-from evalkit.inference.hardware import (
-    choose_device,
-    computing,
-    free_cached_memory,
-    is_out_of_memory,
-)
+from evalkit.inference.forward import Forward
+from evalkit.inference.hardware import choose_device, computing
 from evalkit.inference.loop import evaluating
-from evalkit.inference.outputs import scores_of
-from evalkit.user_code import told
 from evalkit.wording import counted
 
 if TYPE_CHECKING:
@@ -140,25 +135,16 @@ def ask(
         stack.enter_context(computing(where, precision or ran.precision))
         if altered is not None:
             stack.enter_context(altered(ran.model))
-        waiting, found = [inputs], []
-        while waiting:
-            part = waiting.pop()
-            try:
-                output = ran.model(prepare(part.to(where)))
-                scores = scores_of(output, rows=len(part), classes=ran.classes)
-                found.append(scores.float().cpu())
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise RefusedError(f"the model fails, {told(error)}") from error
-                if is_one or len(part) == 1:
-                    images = counted(len(part), "image")
-                    raise RefusedError(
-                        f"{images} at once need more memory than there is"
-                    ) from error
-                waiting += reversed(torch.split(part, (len(part) + 1) // 2))
-            if waiting:
-                free_cached_memory(where)
-        return torch.cat(found)
+        seen = inputs.to(where)
+        forward = Forward(model=ran.model, classes=ran.classes, prepare=prepare, with_scores=True)
+        try:
+            *_, scores = forward(seen, torch.zeros(len(seen), dtype=torch.int64, device=where))
+        except InputError as error:
+            raise RefusedError(str(error)) from error
+        if is_one and forward.most is not None:
+            what = f"{counted(len(seen), 'image')} at once"
+            raise RefusedError(f"{what} need more memory than there is")
+        return scores.cpu()
 
 
 def given(scores: torch.Tensor) -> Integers:

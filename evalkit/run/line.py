@@ -263,10 +263,8 @@ def _work(plan: Plan, parts: Cut, store: Store, present: list[int], us: Processe
     for audit in us.gathered(worked.lost):
         lost.add(audit)
     if lost.unreadable:
-        raise InputError(
-            refusals.unreadable(
-                plan, lost, kept=isinstance(store, Unfinished) and bool(store.present(parts))
-            )
+        raise refusals.unreadable(
+            plan, lost, kept=isinstance(store, Unfinished) and bool(store.present(parts))
         )
     return Pace(
         samples=sum(us.gathered(worked.samples)),
@@ -298,9 +296,9 @@ def _result(plan: Plan, parts: Cut, store: Store, pace: Pace, options: Options) 
             group_by=options.group_by,
         )
         if merged.audit.unreadable and plan.on_unreadable == "fail":  # left by a run that skipped
-            raise InputError(refusals.unreadable(plan, merged.audit))
+            raise refusals.unreadable(plan, merged.audit)
         if not merged.scored:
-            raise InputError(refusals.nothing_left(plan, merged.audit))
+            raise refusals.nothing_left(plan, merged.audit)
     if merged.without_probability == merged.scored:
         if isinstance(store, Unfinished):
             store.remove()

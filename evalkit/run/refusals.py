@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from evalkit.wording import some
+from evalkit.errors import InputError
+from evalkit.wording import printable, some
 
 if TYPE_CHECKING:
     from evalkit.images.batches import Audit
@@ -18,13 +19,16 @@ OF_WHAT_IS_KEPT = (
 )
 
 
-def unreadable(plan: Plan, lost: Audit, *, kept: bool = False) -> str:
+def unreadable(plan: Plan, lost: Audit, *, kept: bool = False) -> InputError:
     """Say which images could not be read; *kept* whether what was done is there for another run."""
     listed = _listed(lost)
-    return (
+    is_cut = len(lost.unreadable) > LISTED_UNREADABLE
+    every = (f"{printable(one.path)}: {one.reason}" for one in lost.unreadable if is_cut)
+    return InputError(
         f"data must have images that can be read, got {len(lost.unreadable)} of "
         f"{len(plan.source)} in {plan.source.name} that cannot: {listed}: mend them, or leave "
-        f"them out with on_unreadable='skip'{OF_WHAT_IS_KEPT if kept else ''}"
+        f"them out with on_unreadable='skip'{OF_WHAT_IS_KEPT if kept else ''}",
+        details=tuple(every),
     )
 
 
@@ -37,11 +41,11 @@ def _listed(lost: Audit) -> str:
     return some(listed, len(listed)) + (f" and {more} more" if more else "")
 
 
-def nothing_left(plan: Plan, audit: Audit) -> str:
+def nothing_left(plan: Plan, audit: Audit) -> InputError:
     """Say why no sample was scored."""
     if audit.unreadable:
         return unreadable(plan, audit)
-    return (
+    return InputError(
         "data must have samples of classes that the model knows, got all "
         f"{len(audit.set_aside)} of other classes in {plan.source.name}"
     )

@@ -26,6 +26,7 @@ SUM_TOLERANCE = 1e-2  # half precision and rounding in files
 ABSENT = f"it needs the probability of every class: columns {PREFIX}<class>, or lists in {LISTS}"
 
 Fractions = npt.NDArray[np.float64]
+Arranged = tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.float32] | None, str]
 
 
 class Probabilities:
@@ -45,9 +46,11 @@ class Probabilities:
         self._names: list[str] | None = None  # of the columns; None for lists
         self._values = 0
         self._fault = ABSENT
+        self._made: tuple[tuple[str, ...], Arranged] | None = None
 
     def add(self, batch: pd.DataFrame) -> None:
         """Collect a batch, if it has probabilities of all classes."""
+        self._made = None
         names = [str(name) for name in batch.columns if str(name).startswith(PREFIX)]
         if LISTS in batch:
             table, names = _from_lists(batch[LISTS]), []
@@ -137,15 +140,19 @@ class Probabilities:
         return None if table is None or labels is None else label_errors(labels, table)
 
     def _give_up(self, fault: str) -> None:
-        self._fault, self._values = fault, MOST_VALUES + 1
+        self._fault, self._values, self._made = fault, MOST_VALUES + 1, None
         self._tables.clear()
         self._labels.clear()
         self._given.clear()
 
-    def _arranged(
-        self, classes: Sequence[str]
-    ) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.float32] | None, str]:
-        """Labels as positions and probabilities in class order, or what is wrong."""
+    def _arranged(self, classes: Sequence[str]) -> Arranged:
+        """Labels as positions and probabilities in class order, or what is wrong; made once."""
+        wanted = tuple(classes)
+        if self._made is None or self._made[0] != wanted:
+            self._made = wanted, self._arrange(wanted)
+        return self._made[1]
+
+    def _arrange(self, classes: Sequence[str]) -> Arranged:
         if not self._tables:
             return None, None, self._fault
         table = np.concatenate(self._tables)

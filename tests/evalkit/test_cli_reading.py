@@ -76,6 +76,19 @@ def test_every_file_is_counted_once_whatever_became_of_it(evaluate, project):
     assert "5" not in table["index"].astype(str).tolist()
 
 
+def test_all_unreadable_files_are_listed_before_the_run_fails(evaluate, project):
+    for number in range(30):
+        (project / "data" / "red" / f"bad{number:02}.png").write_bytes(b"")
+
+    code, output, errors, _summary = evaluate()
+
+    *listed, line = errors.splitlines()
+    assert (code, output) == (2, "")
+    assert listed == [f"red/bad{number:02}.png: the file is empty" for number in range(30)]
+    assert line.startswith("evalkit: data must have images that can be read, got 30 of 40 in data")
+    assert "red/bad19.png (the file is empty) and 10 more: mend them" in line
+
+
 def test_unknown_classes_end_the_run_with_their_list(evaluate, project):
     write_folders(project / "data", {"yellow": 2, "pink": 1})
 

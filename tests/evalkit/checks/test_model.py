@@ -323,7 +323,8 @@ def test_a_model_that_cannot_take_one_image(net, source):
     assert warned == ["batch-dependence"]
     assert checks["precision"]["verdict"] == "skipped"
     assert checks["precision"]["evidence"].startswith(
-        "with one image alone the model fails, ValueError: Expected more than 1 value per channel"
+        "with one image alone model Training must accept inputs of shape (1, 3, 24, 24), got "
+        "ValueError: Expected more than 1 value per channel"
     )
     assert "Expected more than 1 value per channel" in checks["batch-dependence"]["evidence"]
 
