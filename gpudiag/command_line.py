@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 
 import click
 
@@ -21,7 +22,8 @@ def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int
     Args:
         command: The click command or group; its callbacks may return an exit code.
         name: The program's name, which begins every error line.
-        bad_input: The error whose message is meant for the user as it stands.
+        bad_input: The error whose message is meant for the user as it stands; what it has in
+            ``details``, lines of text, comes before that.
 
     Returns:
         What the command returned (None: 0); 2 for a usage error or bad input; 3 for a fault of
@@ -45,7 +47,7 @@ def run(command: click.Command, *, name: str, bad_input: type[Exception]) -> int
         return _complain(name, f"{error.format_message()} See '{path} --help'.", EXIT_BAD_INPUT)
     except bad_input as error:
         _trace(name, error)
-        return _complain(name, str(error), EXIT_BAD_INPUT)
+        return _complain(name, str(error), EXIT_BAD_INPUT, above=getattr(error, "details", ()))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
@@ -78,6 +80,8 @@ def _variable(name: str) -> str:
     return f"{name.upper()}_DEBUG"
 
 
-def _complain(name: str, message: str, code: int) -> int:
+def _complain(name: str, message: str, code: int, *, above: Sequence[str] = ()) -> int:
+    for line in above:
+        click.echo(line, err=True)
     click.echo(f"{name}: {' '.join(message.split())}", err=True)
     return code

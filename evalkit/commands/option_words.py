@@ -35,7 +35,8 @@ class Commands(click.Group):
             command = self.commands.get(ctx.invoked_subcommand or "")
             if command is None:
                 raise
-            raise InputError(in_options(str(error), command.params)) from error
+            message = in_options(str(error), command.params)
+            raise InputError(message, details=error.details) from error
 
 
 def in_options(message: str, parameters: Iterable[click.Parameter]) -> str:

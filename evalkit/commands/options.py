@@ -260,10 +260,8 @@ def only_the_first_speaks(out: Path) -> Iterator[None]:
     former = signal.signal(signal.SIGTERM, lambda *_: _told_to_stop(out))
     try:
         yield
-    except InputError as error:
+    except InputError:
         if us.is_first:
-            for line in error.details:
-                click.echo(line, err=True)
             raise
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(SPEAKING_S)  # torchrun ends all as soon as one has ended, the speaker too

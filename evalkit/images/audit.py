@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from evalkit.errors import InputError
+from evalkit.wording import printable, some
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+SHOWN = 20  # unreadable images in one line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +23,36 @@ class Unreadable:
     index: int  # position in the source
     path: str
     reason: str
+
+
+def unreadable_error(
+    found: Sequence[Unreadable], *, samples: int, name: str, more: str = ""
+) -> InputError:
+    """Say which images could not be read: the first in the message, all in its details.
+
+    Args:
+        found: These images, at least one.
+        samples: How many there are in all.
+        name: Of the data.
+        more: What else is to be said, behind the advice.
+
+    Example:
+        >>> lost = [Unreadable(index=3, path="a.png", reason="the file is empty")]
+        >>> str(unreadable_error(lost, samples=9, name="val")).partition(":")[0]
+        'data must have images that can be read, got 1 of 9 in val that cannot'
+    """
+    shown = found[:SHOWN]
+    # A reason that several in a row have is said once, after the last of them.
+    alike = groupby(shown, key=lambda one: one.reason)
+    listed = [f"{', '.join(one.path for one in group)} ({reason})" for reason, group in alike]
+    rest = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+    every = (f"{printable(one.path)}: {one.reason}" for one in found if rest)
+    return InputError(
+        f"data must have images that can be read, got {len(found)} of {samples} in {name} that "
+        f"cannot: {some(listed, len(listed))}{rest}: mend them, or leave them out with "
+        f"on_unreadable='skip'{more}",
+        details=tuple(every),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from evalkit.errors import InputError
-from evalkit.wording import printable, some
+from evalkit.images.audit import unreadable_error
 
 if TYPE_CHECKING:
     from evalkit.images.batches import Audit
     from evalkit.run.plan import Plan
 
-LISTED_UNREADABLE = 20
 OF_WHAT_IS_KEPT = (
     "; what was done is kept: with resume=True and on_unreadable='skip' it is not done again "
     "(files that were mended are other data, which begin anew)"
@@ -21,24 +19,12 @@ OF_WHAT_IS_KEPT = (
 
 def unreadable(plan: Plan, lost: Audit, *, kept: bool = False) -> InputError:
     """Say which images could not be read; *kept* whether what was done is there for another run."""
-    listed = _listed(lost)
-    is_cut = len(lost.unreadable) > LISTED_UNREADABLE
-    every = (f"{printable(one.path)}: {one.reason}" for one in lost.unreadable if is_cut)
-    return InputError(
-        f"data must have images that can be read, got {len(lost.unreadable)} of "
-        f"{len(plan.source)} in {plan.source.name} that cannot: {listed}: mend them, or leave "
-        f"them out with on_unreadable='skip'{OF_WHAT_IS_KEPT if kept else ''}",
-        details=tuple(every),
+    return unreadable_error(
+        lost.unreadable,
+        samples=len(plan.source),
+        name=plan.source.name,
+        more=OF_WHAT_IS_KEPT if kept else "",
     )
-
-
-def _listed(lost: Audit) -> str:
-    """Name the images, a reason that several in a row have after the last of them."""
-    shown = lost.unreadable[:LISTED_UNREADABLE]
-    alike = groupby(shown, key=lambda one: one.reason)
-    listed = [f"{', '.join(one.path for one in group)} ({reason})" for reason, group in alike]
-    more = len(lost.unreadable) - len(shown)
-    return some(listed, len(listed)) + (f" and {more} more" if more else "")
 
 
 def nothing_left(plan: Plan, audit: Audit) -> InputError:

@@ -18,12 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from evalkit.distributed import ranks
 from evalkit.errors import InputError
+from evalkit.images.audit import unreadable_error
 from evalkit.images.decoding import Decoder, Waiting
 from evalkit.images.reading import UnreadableError
 from evalkit.output_names import names_given
 from evalkit.training.classes import require_known_classes
 from evalkit.training.order import Key, Order
-from evalkit.training.readable import about_unreadable, find_unreadable
+from evalkit.training.readable import find_unreadable
 from evalkit.wording import counted, some
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class TrainingBatches:
             raise part
         if isinstance(part, UnreadableError):
             found = find_unreadable(self._source, self._wanted, self._transform.mode)
-            raise InputError(about_unreadable(found, len(self._wanted), self._source.name))
+            raise unreadable_error(found, samples=len(self._wanted), name=self._source.name)
         return part
 
     def names(self, positions: Iterable[int]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.distributed import gathered, rank
 from evalkit.errors import InputError
-from evalkit.images.batches import Unreadable
+from evalkit.images.audit import SHOWN, Unreadable
 from evalkit.images.reading import UnreadableError
 from evalkit.training.splits import Split, subset
 from evalkit.wording import counted, some
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from evalkit.data import Source
 
-LISTED = 20
 MOST_THREADS = 8  # more wait for each other
 
 
@@ -46,15 +45,6 @@ def find_unreadable(source: Source, positions: Sequence[int], mode: str) -> list
         for position, why in zip(positions, reasons, strict=True)
         if why
     ]
-
-
-def about_unreadable(found: Sequence[Unreadable], samples: int, name: str) -> str:
-    """Say in a line which images cannot be read."""
-    listed = some([f"{one.path} ({one.reason})" for one in found], LISTED)
-    return (
-        f"data must have images that can be read, got {len(found)} of {counted(samples, 'image')} "
-        f"in {name} that cannot: {listed}: mend them, or leave them out with on_unreadable='skip'"
-    )
 
 
 def without_unreadable(
@@ -107,5 +97,5 @@ def about_left_out(left_out: list[list[str]]) -> tuple[str, ...]:
     """Say in a line what was left out, if anything was."""
     if not left_out:
         return ()
-    listed = some([f"{path} ({reason})" for _name, path, reason in left_out], LISTED)
+    listed = some([f"{path} ({reason})" for _name, path, reason in left_out], SHOWN)
     return (f"{counted(len(left_out), 'image')} left out that cannot be read: {listed}",)

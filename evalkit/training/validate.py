@@ -9,11 +9,12 @@ import numpy as np
 
 from evalkit.distributed import gathered
 from evalkit.errors import InputError
+from evalkit.images.audit import unreadable_error
 from evalkit.images.batches import Audit, batches
 from evalkit.inference.loop import predict
 from evalkit.output_names import names_given
 from evalkit.scoring.averages import averages
-from evalkit.training.readable import about_unreadable, find_unreadable
+from evalkit.training.readable import find_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ class ValidationBatches:
                 yield batch.pixels, batch.labels
         if audit.unreadable:
             found = find_unreadable(self._source, self._wanted, self._transform.mode)
-            raise InputError(about_unreadable(found, len(self._wanted), self._source.name))
+            raise unreadable_error(found, samples=len(self._wanted), name=self._source.name)
 
 
 def validate(

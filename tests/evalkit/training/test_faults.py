@@ -191,7 +191,7 @@ def test_images_that_cannot_be_read_are_all_listed(data, tmp_path, workers):
         list(job(data, tmp_path / "run", workers=workers).epochs())
 
     said = str(error.value)
-    assert said.startswith(f"data must have images that can be read, got 2 of 32 images in {data}")
+    assert said.startswith(f"data must have images that can be read, got 2 of 32 in {data}")
     assert "left/3.png (the file is no image" in said
     assert "right/5.png (the file is empty)" in said
 
@@ -248,6 +248,19 @@ def test_images_of_different_sizes_in_a_worker_are_one_line(tmp_path):
         "images must have one size after the transform, got 2 sizes: (8, 8), (8, 9): give a "
         "transform with crop"
     )
+
+
+def test_all_unreadable_images_of_a_training_are_listed(tmp_path):
+    data = write_split(tmp_path / "data", (60, 6))
+    paths = sorted((data / "train/left").glob("*.png"))[:30]
+    for path in paths:
+        path.write_bytes(b"")
+
+    with pytest.raises(InputError, match="got 30 of 120 in") as error:
+        list(job(data, tmp_path / "run").epochs())
+
+    named = {line.partition(": ")[0] for line in error.value.details}
+    assert named == {f"left/{path.name}" for path in paths}
 
 
 def test_a_model_that_fails_in_its_own_way():

@@ -103,9 +103,9 @@ from gpudiag import command_line
 
 said = command_line._complain
 
-def late(*message):
+def late(*message, **more):
     time.sleep(3)
-    return said(*message)
+    return said(*message, **more)
 
 command_line._complain = late
 cli.main()
